@@ -1,0 +1,64 @@
+"""How far a run is: a bar for a person, a file for the sweep that launched it."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from genlab.module import GenerativeModule
+from genlab.run import write_atomically
+
+
+class Report(L.Callback):
+    """A progress bar on a terminal, and at most twice a second the JSON file that $GENLAB_REPORT names."""
+
+    def __init__(self, run_dir: Path, name: str, start: int, max_images: int):
+        self.run_dir, self.name, self.max_images, self.images_seen = run_dir, name, max_images, start
+        self.file = Path(os.environ["GENLAB_REPORT"]) if "GENLAB_REPORT" in os.environ else None
+        self.last = 0.0
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        self.bar = Progress(
+            *columns,
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not _interactive(),
+        )
+        self.task = self.bar.add_task(name, total=max_images, completed=start)
+
+    def phase(self, phase: str, objective: float | None = None, why: str | None = None) -> None:
+        """Say what the run is doing now."""
+        self.bar.update(self.task, description=f"{self.name} {phase}", completed=self.images_seen)
+        if self.file is not None:
+            report = {
+                "run_dir": str(self.run_dir),
+                "phase": phase,
+                "images_seen": self.images_seen,
+                "max_images": self.max_images,
+                "objective": objective,
+                "why": why,
+            }
+            write_atomically(self.file, json.dumps(report))
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.bar.start()
+        self.phase("training")
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: GenerativeModule, *_: Any) -> None:  # pyright: ignore
+        now = time.perf_counter()
+        if now - self.last > 0.5:
+            self.last, self.images_seen = now, module.images_seen
+            self.phase("training")
+
+    def stop(self) -> None:
+        self.bar.stop()
+
+
+def _interactive() -> bool:
+    return sys.stderr.isatty() and "SLURM_JOB_ID" not in os.environ

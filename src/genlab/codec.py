@@ -1,0 +1,59 @@
+"""Between data space and model space; nothing else converts."""
+
+import abc
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class Codec(nn.Module, abc.ABC):
+    """A map z = encode(x) from the data's own format to what a model trains on."""
+
+    log_volume: float | None
+    """log |dz/dx| per dimension, so that log p(x) = log p(z) + D log_volume; None where the map is no bijection."""
+
+    @abc.abstractmethod
+    def encode(self, x: Tensor) -> Tensor: ...
+
+    @abc.abstractmethod
+    def decode(self, z: Tensor) -> Tensor: ...
+
+
+class Pixels(Codec):
+    """Images of `levels` grey levels, stored as uint8 over 0..255, as a lattice in [-1, 1]: z = x / 127.5 - 1.
+
+    Decoding clamps and rounds to the nearest level. The lattice carries counting measure (log_volume 0): only
+    a discrete likelihood has bits/dim here.
+    """
+
+    log_volume = 0.0
+
+    def __init__(self, levels: int = 256):
+        super().__init__()
+        self.steps = levels - 1
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) uint8 -> float32, exactly on the lattice {2k / (levels - 1) - 1}."""
+        level = (x.float() * (self.steps / 255)).round()
+        return level * (2 / self.steps) - 1
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(B, C, H, W) float -> uint8, non-finite values as black so that a broken model still draws."""
+        level = ((z.float().nan_to_num(-1.0) + 1) * (self.steps / 2)).round().clamp(0, self.steps)
+        return (level * (255 / self.steps)).round().to(torch.uint8)
+
+
+class Vectors(Codec):
+    """Points of the plane, divided by a constant: z = x / scale."""
+
+    def __init__(self, scale: float = 1.0):
+        super().__init__()
+        self.scale = scale
+        self.log_volume = -math.log(scale)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return x / self.scale
+
+    def decode(self, z: Tensor) -> Tensor:
+        return z.float() * self.scale

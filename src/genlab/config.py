@@ -1,0 +1,272 @@
+"""Configuration: schemas of the shared groups, hints for typing errors, and run directories.
+
+Nothing here imports torch, so that `--help` and a typing error answer at once.
+"""
+
+import difflib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from genlab.errors import GenlabError
+
+# ---------------------------------------------------------------------- schemas of the shared groups
+
+
+@dataclass
+class DataConfig:
+    name: str = MISSING
+    shape: list[int] = MISSING
+    classes: int = MISSING
+    levels: int | None = None
+    source: dict[str, Any] = MISSING
+    codec: dict[str, Any] = MISSING
+    density: dict[str, Any] | None = None
+
+
+@dataclass
+class OptimizerConfig:
+    _target_: str = "genlab.optimization.Optimization"
+    algorithm: dict[str, Any] = MISSING
+    lr: float = MISSING
+    warmup_images: int = 0
+    clip_norm: float | None = None
+
+
+@dataclass
+class TrainerConfig:
+    max_images: int = MISSING  # budget, in real images consumed
+    batch: int = MISSING  # of all devices together
+    accelerator: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    precision: str = "32-true"
+    threads: int | None = None  # CPU threads; null leaves it to torch
+    log_every: int = MISSING  # cadences in images; 0 is never
+    validate_every: int = 0
+    sample_every: int = 0
+    checkpoint_every: int = 0
+    keep: int = 2
+
+
+@dataclass
+class LoggerConfig:
+    _target_: str = MISSING
+    project: str = "genlab"
+    entity: str | None = None
+    group: str | None = None
+    mode: str = "auto"
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class EvaluationConfig:
+    n: int = MISSING  # generated samples; 0 is no evaluation after training
+    batch: int = MISSING
+    seed: int = 0
+    features: dict[str, Any] = MISSING
+    metrics: dict[str, Any] = MISSING
+
+
+@dataclass
+class TrainConfig:
+    data: DataConfig = field(default_factory=DataConfig)
+    network: Any = None
+    sampler: Any = None
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    model: Any = None
+    model_name: str = MISSING
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    published: Any = None
+    seed: int = 0
+    outputs: str = "outputs"
+    force: bool = False
+
+
+# ---------------------------------------------------------------------- where configuration lies
+
+
+def _folder(name: str, witness: str) -> Path:
+    package = Path(__file__).parent
+    for candidate in (package / name, package.parents[1] / name):  # an installed wheel, or a clone
+        if (candidate / witness).is_file():
+            return candidate
+    raise GenlabError(f"no {name}/{witness} in {package}: the installation is incomplete")
+
+
+def conf_dir() -> Path:
+    """The folder of Hydra groups."""
+    return _folder("conf", "train.yaml")
+
+
+def sweeps_dir() -> Path:
+    """The folder of primary configurations that launch many runs."""
+    return _folder("sweeps", "digits.yaml")
+
+
+# ---------------------------------------------------------------------- run directories
+
+
+def learned(config: DictConfig) -> dict[str, Any]:
+    """What changes the learned model: not the budget, the devices, the loggers or how it is sampled."""
+    model: Any = OmegaConf.to_container(config.model, resolve=True)
+    model = {k: v for k, v in model.items() if k != "sampler"}
+    data = OmegaConf.to_container(config.data, resolve=True)
+    return {"data": data, "model": model, "batch": config.trainer.batch, "precision": config.trainer.precision}
+
+
+def run_dir(config: DictConfig) -> str:
+    """outputs/<data>/<model>/<hash of what is learned>-s<seed>: the same configuration is always the same folder."""
+    text = json.dumps(learned(config), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+    return f"{config.outputs}/{config.data.name}/{config.model_name}/{digest}-s{config.seed}"
+
+
+def register() -> None:
+    """Make the schemas and the run-directory resolver known to Hydra."""
+    ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+    OmegaConf.register_new_resolver("genlab.run_dir", lambda *, _root_: run_dir(_root_), replace=True)
+
+
+register()
+
+
+# ---------------------------------------------------------------------- composing, with hints
+
+
+def preflight(name: str, overrides: Sequence[str], searchpath: Sequence[str] = ()) -> DictConfig:
+    """Compose conf/<name>.yaml and check it before anything heavy is imported; of a sweep, its first job.
+
+    Raises GenlabError in one line, with the nearest key or option where something is mistyped.
+    """
+    try:
+        first = [_first(o) for o in OverridesParser.create().parse_overrides(list(overrides))]
+    except HydraException as error:
+        raise GenlabError(f"cannot read the override: {line_of(error)}") from None
+    if searchpath:
+        first.append(f"hydra.searchpath=[{','.join(f'file://{path}' for path in searchpath)}]")
+    config = _compose(name, first)
+    if name == "train":
+        _check(config)
+    return config
+
+
+def _first(override: Override) -> str:
+    """The override with a sweep replaced by its first choice."""
+    if not override.is_sweep_override():
+        return str(override.input_line)
+    key = str(override.input_line).split("=", 1)[0]
+    return f"{key}={next(iter(override.sweep_string_iterator()))}"
+
+
+def _compose(name: str, overrides: list[str]) -> DictConfig:
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            config = compose(name, overrides, return_hydra_config=True)
+        HydraConfig.instance().set_config(config)
+        body = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        OmegaConf.set_struct(body, False)
+        resolved = OmegaConf.create(OmegaConf.to_container(body, resolve=True))
+    except (HydraException, OmegaConfBaseException) as error:
+        GlobalHydra.instance().clear()
+        raise GenlabError(_explain(name, overrides, error)) from None
+    finally:
+        GlobalHydra.instance().clear()
+        HydraConfig.instance().cfg = None
+    assert isinstance(resolved, DictConfig)
+    return resolved
+
+
+def _explain(name: str, overrides: list[str], error: Exception) -> str:
+    """The one line that a mistyped override deserves."""
+    known = _known_keys(name)
+    for text in overrides:
+        key = text.split("=", 1)[0].lstrip("+~").split("@")[0]
+        folder = conf_dir() / key
+        if folder.is_dir() and "=" in text:
+            options = sorted(str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("[!_]*.yaml"))
+            value = text.split("=", 1)[1]
+            if value not in options and value != "null":
+                return f"no {key} {value!r}{near(value, options)}; there is {', '.join(options)}"
+        elif key not in known and not key.startswith("hydra") and not text.startswith("+"):
+            return f"no key {key!r}{near(key, known)}"
+    return line_of(error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error)
+
+
+def _known_keys(name: str) -> list[str]:
+    """Every dotted key of the default configuration, its groups, and the keys of every option of a group."""
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose(name)
+    keys = set(_flatten(config, ""))
+    for path in conf_dir().rglob("*.yaml"):
+        group = path.relative_to(conf_dir()).parts[0]
+        loaded = OmegaConf.load(path)
+        if isinstance(loaded, DictConfig) and path.parent != conf_dir():
+            keys.update(_flatten(loaded, "" if group == "experiment" else f"{group}."))
+    return sorted(keys | {p.name for p in conf_dir().iterdir() if p.is_dir()})
+
+
+def _flatten(node: DictConfig, prefix: str) -> Iterator[str]:
+    for key in node:
+        if key != "defaults":
+            yield f"{prefix}{key}"
+            child = node._get_node(key)
+            if isinstance(child, DictConfig) and not child._is_none() and not child._is_interpolation():
+                yield from _flatten(child, f"{prefix}{key}.")
+
+
+def near(word: str, words: Sequence[str]) -> str:
+    """— did you mean X?, comparing whole words first and last parts of dotted keys next."""
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.7)
+    if not close:
+        last = {w.rsplit(".", 1)[-1]: w for w in reversed(words)}
+        close = [last[m] for m in difflib.get_close_matches(word.rsplit(".", 1)[-1], list(last), n=1, cutoff=0.6)]
+    return f" - did you mean {close[0]}?" if close else ""
+
+
+def line_of(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    full_key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
+    message = " ".join(line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type=")))
+    return f"{full_key}: {message}" if full_key else message
+
+
+def _check(config: DictConfig) -> None:
+    """The values no schema can refuse."""
+    missing = [str(key) for key in OmegaConf.missing_keys(config)]
+    if missing:
+        raise GenlabError(f"no value for {', '.join(sorted(missing))}")
+    trainer = config.trainer
+    for key in ("max_images", "batch", "devices", "num_nodes", "keep", "log_every"):
+        if trainer[key] < 1:
+            raise GenlabError(f"trainer.{key}={trainer[key]}: at least 1 is needed")
+    if config.evaluation.n < 0 or config.evaluation.batch < 1:
+        raise GenlabError("evaluation.n must be 0 (no evaluation) or more, and evaluation.batch at least 1")
+    check_writable(Path(run_dir(config)))
+
+
+def check_writable(path: Path) -> None:
+    """Raise GenlabError if `path` is no folder that can be made and written."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GenlabError(f"cannot make the folder {path} ({error.strerror}): set outputs=FOLDER") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise GenlabError(f"cannot write in the folder {path}: set outputs=FOLDER")

@@ -1,0 +1,73 @@
+"""The DCGAN pair (Radford et al. 2016, arXiv:1511.06434), for square images of size 4 · 2^k."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from genlab.errors import GenlabError
+
+
+def _stages(size: int) -> int:
+    stages = int(math.log2(size / 4))
+    if 4 * 2**stages != size:
+        raise GenlabError(f"DCGAN draws images of size 8, 16, 32, ..., not {size}")
+    return stages
+
+
+def _initialize(module: nn.Module) -> None:
+    """N(0, 0.02²) weights, as in the paper, section 4."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+class Generator(nn.Module):
+    """z (B, latent), y -> (B, C, size, size) in (-1, 1): transposed convolutions, batch norm, ReLU; y by embedding."""
+
+    def __init__(self, latent: int, channels: int, size: int, width: int, classes: int):
+        super().__init__()
+        stages = _stages(size)
+        top = width * 2**stages
+        self.label = nn.Embedding(classes, latent) if classes else None
+        self.project = nn.Linear(latent * (2 if classes else 1), top * 16, bias=False)
+        layers: list[nn.Module] = [nn.BatchNorm2d(top), nn.ReLU()]
+        for i in range(stages):
+            inputs, outputs = top >> i, top >> (i + 1)
+            layers += [nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(width, channels, 3, padding=1), nn.Tanh())
+        self.apply(_initialize)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        if self.label is not None:
+            z = torch.cat([z, self.label(y)], dim=1)
+        return self.layers(self.project(z).reshape(len(z), -1, 4, 4))
+
+
+class Discriminator(nn.Module):
+    """x (B, C, size, size), y -> (B,) critic values: strided convolutions, LeakyReLU, y by projection.
+
+    Projection: D(x, y) = w·φ(x) + e_y·φ(x) (Miyato & Koyama 2018, arXiv:1802.05637, eq. 3).
+    """
+
+    def __init__(self, channels: int, size: int, width: int, classes: int, batch_norm: bool):
+        super().__init__()
+        stages = _stages(size)
+        layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1), nn.LeakyReLU(0.2)]
+        for i in range(stages):
+            inputs, outputs = width << i, width << (i + 1)
+            layers.append(nn.Conv2d(inputs, outputs, 4, 2, 1, bias=not batch_norm))
+            if batch_norm:
+                layers.append(nn.BatchNorm2d(outputs))
+            layers.append(nn.LeakyReLU(0.2))
+        self.layers = nn.Sequential(*layers, nn.Flatten())
+        features = (width << stages) * 16
+        self.value = nn.Linear(features, 1)
+        self.label = nn.Embedding(classes, features) if classes else None
+        self.apply(_initialize)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        h = self.layers(x)
+        value = self.value(h)[:, 0]
+        return value if self.label is None else value + (self.label(y) * h).sum(1)

@@ -1,0 +1,40 @@
+"""Samples as pictures: grids of images, scatter plots of points, animations of trajectories."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+
+def picture(x: Tensor, scale: int = 4) -> Image.Image:
+    """Images (N, C, H, W) uint8 as a square grid, `scale` screen pixels a pixel; points (N, 2) as a scatter plot."""
+    return _scatter(x) if x.ndim == 2 else _grid(x, scale)
+
+
+def _grid(x: Tensor, scale: int) -> Image.Image:
+    n, channels, height, width = x.shape
+    columns = math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    sheet = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, channels), 64, np.uint8)
+    for i, image in enumerate(x.cpu().permute(0, 2, 3, 1).numpy()):
+        top, left = i // columns * (height + 1) + 1, i % columns * (width + 1) + 1
+        sheet[top : top + height, left : left + width] = image
+    drawn = Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
+    return drawn.resize((drawn.width * scale, drawn.height * scale), Image.Resampling.NEAREST)
+
+
+def _scatter(x: Tensor, limit: float = 3.0, size: int = 256) -> Image.Image:
+    counts, _, _ = np.histogram2d(
+        -x[:, 1].cpu().numpy(), x[:, 0].cpu().numpy(), bins=size, range=[[-limit, limit], [-limit, limit]]
+    )
+    ink = 255 * (1 - np.minimum(1.0, counts / max(1.0, np.percentile(counts[counts > 0], 95) if counts.any() else 1.0)))
+    return Image.fromarray(ink.astype(np.uint8))
+
+
+def animate(frames: Sequence[Image.Image], path: Path, seconds: float = 4.0) -> None:
+    """An animated WebP that stays on its last frame for a second."""
+    durations = [round(1000 * seconds / len(frames))] * (len(frames) - 1) + [1000]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, loop=0, lossless=True)

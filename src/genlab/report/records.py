@@ -1,0 +1,228 @@
+"""A run directory read back: everything the report knows about one run, from its files alone."""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from genlab.errors import GenlabError
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a metric says of samples that no model made: real ones (its floor) or noise (its ceiling)."""
+
+    value: float
+    stderr: float | None
+    n: int | None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One line of metrics.jsonl."""
+
+    metric: str
+    value: float
+    stderr: float | None
+    better: str | None  # "lower" | "higher" | "closer to <value>"
+    references: dict[str, Reference]
+    protocol: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run: its configuration, how far it came, and every number it wrote."""
+
+    path: Path
+    data: str
+    model: str
+    seed: int
+    config: dict[str, Any]
+    status: dict[str, Any]
+    history: list[dict[str, Any]]
+    evaluations: dict[str, dict[str, Measurement]]  # by evaluation, the newest last
+
+    @property
+    def metrics(self) -> dict[str, Measurement]:
+        """What the last evaluation measured."""
+        return next(reversed(self.evaluations.values()), {})
+
+    @property
+    def group(self) -> Path:
+        """Runs of one group differ in their seed only: outputs/<data>/<model>/<hash>-s<seed>."""
+        path = self.path.resolve()
+        return path.with_name(re.sub(r"(?<=.)-s\d+$", "", path.name))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return self.status.get("state") == "finished"
+
+    @property
+    def state(self) -> str:
+        """The state in words: "finished", "running, 34 %", "failed: the loss is NaN"."""
+        state, why = printable(self.status.get("state", "unknown")), self.status.get("why")
+        if self.finished:
+            return state
+        most = _count(self.status.get("max_images"))
+        share = f", {100 * self.images_seen / most:.0f} %" if self.images_seen is not None and most else ""
+        return f"{state}: {printable(why)}" if why else state + share
+
+    @property
+    def images_seen(self) -> int | None:
+        """How many real images the run has consumed."""
+        return _count(self.status.get("images_seen"))
+
+    @property
+    def frames(self) -> list[tuple[int, Path]]:
+        """The sample grids over training by images seen; final.png stands at the end."""
+        stems = [path.stem for path in self.path.glob("samples/*.png") if path.stem.isdecimal()]
+        grids = {int(stem): path for stem in stems if (path := self.picture(f"{stem}.png"))}
+        if final := self.picture("final.png"):
+            grids[self.images_seen or max(grids, default=0)] = final
+        return sorted(grids.items())
+
+    def picture(self, name: str) -> Path | None:
+        """A file of samples/, where the run wrote it; a PNG that is still being written has no end yet."""
+        path = self.path / "samples" / name
+        whole = path.is_file() and (path.suffix != ".png" or path.read_bytes().endswith(b"IEND\xaeB`\x82"))
+        return path if whole else None
+
+
+def find_runs(paths: Sequence[Path]) -> list[Path]:
+    """The run directories among the paths and below them, each once."""
+    if not paths:
+        raise GenlabError("no runs given: name run directories, or a directory that holds some, e.g. outputs/digits")
+    found: dict[Path, Path] = {}
+    for path in paths:
+        runs = [path] if (path / "config.yaml").is_file() else _runs_below(path)
+        if not runs:
+            reason = "it has no config.yaml, nor has any directory below it" if path.is_dir() else "no such directory"
+            raise GenlabError(f"{path} is not a run directory: {reason}")
+        for run in runs:
+            found.setdefault(run.resolve(), run)
+    return list(found.values())
+
+
+def read_run(path: Path) -> RunRecord:
+    """Reads one run directory; whatever a run in progress has not written yet is simply not there."""
+    try:
+        config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise GenlabError(f"cannot read {path / 'config.yaml'}: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict):
+        raise GenlabError(f"cannot read {path / 'config.yaml'}: it holds no configuration")
+    data = config.get("data")
+    return RunRecord(
+        path=path,
+        data=printable(data.get("name", "unknown") if isinstance(data, dict) else data),
+        model=printable(config.get("model_name", "unknown")),
+        seed=_count(config.get("seed")) or 0,
+        config=config,
+        status=_status(path / "status.json"),
+        history=_history(path / "history.jsonl"),
+        evaluations=_evaluations(path / "metrics.jsonl"),
+    )
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested configuration as dotted keys."""
+    leaves: dict[str, Any] = {}
+    for key, value in config.items():
+        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+    return leaves
+
+
+def printable(value: object) -> str:
+    """Text on one line without control characters, which could drive the terminal that shows a stranger's run."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
+
+
+def _runs_below(root: Path) -> list[Path]:
+    """Every run directory below a directory, in order of path."""
+    return sorted(p.parent for p in root.rglob("config.yaml") if p.with_name("status.json").is_file())
+
+
+def _status(path: Path) -> dict[str, Any]:
+    """status.json; an unknown state where there is none yet."""
+    status = next(_objects(path.read_text(encoding="utf-8", errors="replace")), None) if path.is_file() else None
+    return status or {"state": "unknown", "why": "no readable status.json"}
+
+
+def _history(path: Path) -> list[dict[str, Any]]:
+    """The logged points in order; what a resumed run repeated replaces what it had logged before."""
+    points: list[dict[str, Any]] = []
+    for point in _lines(path):
+        if (seen := _number(point.get("images_seen"))) is None:
+            continue
+        while points and points[-1]["images_seen"] > seen:
+            points.pop()
+        points.append({key: number for key, value in point.items() if (number := _number(value)) is not None})
+    return points
+
+
+def _evaluations(path: Path) -> dict[str, dict[str, Measurement]]:
+    """The measurements by evaluation, the one written last at the end."""
+    evaluations: dict[str, dict[str, Measurement]] = {}
+    for line in _lines(path):
+        if (value := _number(line.get("value"))) is None:
+            continue
+        name, evaluation = printable(line.get("metric")), str(line.get("evaluation"))
+        measurement = Measurement(
+            metric=name,
+            value=value,
+            stderr=_number(line.get("stderr")),
+            better=printable(line["better"]) if line.get("better") else None,
+            references=_references(_dict(line.get("references"))),
+            protocol=_dict(line.get("protocol")),
+        )
+        evaluations[evaluation] = evaluations.pop(evaluation, {}) | {name: measurement}
+    return evaluations
+
+
+def _references(lines: dict[str, Any]) -> dict[str, Reference]:
+    """The reference rows of a metric that hold a value."""
+    read = {kind: (_number(_dict(line).get("value")), _dict(line)) for kind, line in lines.items()}
+    return {
+        kind: Reference(value, _number(line.get("stderr")), _count(line.get("n")))
+        for kind, (value, line) in read.items()
+        if value is not None
+    }
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON-lines file, which another process may be writing."""
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+            yield from _objects(line)
+
+
+def _objects(text: str) -> Iterator[dict[str, Any]]:
+    """The one object a text holds; nothing where it was cut off in the middle."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return
+    if isinstance(value, dict):
+        yield value
+
+
+def _number(value: object) -> float | None:
+    """A number as it is, anything else as nothing."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _count(value: object) -> int | None:
+    """A number of things; nothing where it is none."""
+    number = _number(value)
+    return int(number) if number is not None and math.isfinite(number) else None
+
+
+def _dict(value: object) -> dict[str, Any]:
+    """A mapping as it is, anything else as an empty one."""
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,256 @@
+"""Runs become tables: one per data set, one row per model, one column per metric, footnotes where protocols differ."""
+
+import json
+import math
+import re
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from genlab.report.records import Measurement, RunRecord, flat, printable
+
+COSTS = ("nfe", "ms_per_sample", "train_images_per_second", "parameters")
+REFERENCES = {
+    "train": "train vs {split} (floor)",
+    "train_full": "whole train vs {split} (floor)",
+    "noise": "noise vs {split} (ceiling)",
+}
+# Protocol fields that describe the run or have a column of their own: no footnote. All others must agree.
+PER_RUN = {"nfe", "sampler", "seed", "checkpoint", "weights", "kind"}
+PER_MODEL = {"sampler", "weights"}  # what the seeds of one model must share besides
+# Settings that never tell two groups apart.
+MACHINE = ("seed", "hydra", "logger", "force", "output", "trainer.devices", "trainer.accelerator", "trainer.max_images")
+SYMBOLS = "†‡§¶‖"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric and which way it gets better."""
+
+    metric: str
+    better: str | None
+
+    @property
+    def arrow(self) -> str:
+        """The direction in which the metric gets better."""
+        arrows = {None: "", "lower": "↓", "higher": "↑"}
+        return arrows.get(self.better, f"→ {self._target:.4g}")
+
+    @property
+    def _target(self) -> float:
+        """The value that "closer to <value>" names."""
+        try:
+            return float((self.better or "").removeprefix("closer to "))
+        except ValueError:
+            return math.nan
+
+    def badness(self, value: float) -> float:
+        """Smaller is better, whatever the metric; nan where nothing says which way is up."""
+        return {"lower": value, "higher": -value}.get(self.better or "", abs(value - self._target))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table."""
+
+    value: float
+    spread: float | None  # sample standard deviation over seeds; of a single seed, the standard error of its estimate
+    seeds: tuple[int, ...] = ()
+    kind: str = ""  # bits per dimension: "bound" | "exact" | "ode"
+    notes: tuple[str, ...] = ()  # what differs in its protocol from the rest of the column
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model with all its seeds, or one reference."""
+
+    label: str
+    cells: dict[str, Cell]
+    runs: tuple[RunRecord, ...] = ()
+    kind: str = ""  # of a reference: "train" | "train_full" | "noise"
+    n: int | None = None  # of a reference: how many samples it compares
+
+    @property
+    def size(self) -> str:
+        """How many runs a model has, or how many samples a reference compares."""
+        return str(len(self.runs)) if self.runs else "" if self.n is None else f"n = {self.n:,}"
+
+    @property
+    def state(self) -> str:
+        """Nothing where every run finished; else what became of those that did not."""
+        unfinished = [run for run in self.runs if not run.finished]
+        if len(self.runs) == 1:
+            return "".join(run.state for run in unfinished)
+        finished = f"{len(self.runs) - len(unfinished)} of {len(self.runs)} seeds finished"
+        return "; ".join([finished, *(f"seed {run.seed} {run.state}" for run in unfinished)]) if unfinished else ""
+
+    @property
+    def brief_state(self) -> str:
+        """The state without its reasons."""
+        return re.split("[:;]", self.state)[0]
+
+    @property
+    def images_seen(self) -> list[int]:
+        """The least and the most images its runs have seen; one number where they agree."""
+        seen = [run.images_seen for run in self.runs if run.images_seen is not None]
+        return sorted({min(seen), max(seen)}) if seen else []
+
+
+@dataclass(frozen=True)
+class Table:
+    """Everything known about the models of one data set, the best first."""
+
+    data: str
+    columns: tuple[Column, ...]
+    references: tuple[Row, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def lead(self) -> Column | None:
+        """The metric that orders the table: the first Fréchet distance, else the first metric there is."""
+        return next(iter(self.columns), None)
+
+    @property
+    def symbols(self) -> dict[str, str]:
+        """The footnotes of the table and the symbol of each, in order of appearance."""
+        notes = [note for row in (*self.references, *self.rows) for cell in row.cells.values() for note in cell.notes]
+        return {note: SYMBOLS[i % 5] * (1 + i // 5) for i, note in enumerate(dict.fromkeys(notes))}
+
+
+def build(runs: Sequence[RunRecord]) -> list[Table]:
+    """One table per data set, in the order in which the data sets came."""
+    return [_table(data, [run for run in runs if run.data == data]) for data in dict.fromkeys(run.data for run in runs)]
+
+
+def _table(data: str, runs: list[RunRecord]) -> Table:
+    """Groups the runs of one data set over seeds and compares the groups metric by metric."""
+    by_group: dict[Path, list[RunRecord]] = {}
+    for run in sorted(runs, key=lambda run: run.seed):
+        by_group.setdefault(run.group, []).append(run)
+    groups = list(by_group.values())
+    usual = {name: _usual_protocol(_measurements(runs, name)) for name in _metrics(runs)}
+    rows = [_row(label, group, usual) for label, group in zip(_labels(groups), groups, strict=True)]
+    columns = tuple(
+        Column(name, next((m.better for m in _measurements(runs, name) if m.better), None)) for name in usual
+    )
+    for column in columns:
+        _mark_best(column, rows)
+    return Table(data, columns, _references(runs, usual), tuple(sorted(rows, key=lambda row: _rank(row, columns))))
+
+
+def _metrics(runs: list[RunRecord]) -> list[str]:
+    """The metrics in order of appearance, but Fréchet distances first and costs last."""
+    names = dict.fromkeys(name for run in runs for name in run.metrics)
+    return sorted(names, key=lambda n: (COSTS.index(n) + 1 if n in COSTS else 0, not n.startswith(("fd", "fid"))))
+
+
+def _measurements(runs: list[RunRecord], name: str) -> list[Measurement]:
+    """What the runs measured of one metric."""
+    return [run.metrics[name] for run in runs if name in run.metrics]
+
+
+def _row(label: str, group: list[RunRecord], usual: dict[str, dict[str, Any]]) -> Row:
+    """Mean and spread over the seeds; runs that have not finished count only where none has."""
+    counted = [run for run in group if run.finished] or group
+    measured = {name: [run for run in counted if name in run.metrics] for name in usual}
+    cells = {name: _cell(runs, name, usual[name]) for name, runs in measured.items() if runs}
+    return Row(label, cells, tuple(group))
+
+
+def _cell(runs: list[RunRecord], name: str, usual: dict[str, Any]) -> Cell:
+    """One metric over the seeds that measured it."""
+    first, *others = measurements = _measurements(runs, name)
+    values = [m.value for m in measurements]
+    notes = [_difference(_compared(m.protocol), _compared(usual), "elsewhere") for m in measurements]
+    chosen = [flat({k: v for k, v in m.protocol.items() if k in PER_MODEL}) for m in measurements]
+    notes += [_difference(other, chosen[0], f"seed {runs[0].seed}:") for other in chosen]
+    seeds = [run.seed for run in runs] * 2
+    where = {note: [seed for other, seed in zip(notes, seeds, strict=True) if other == note] for note in notes if note}
+    spread = statistics.stdev(values) if others and all(map(math.isfinite, values)) else None
+    return Cell(
+        value=statistics.mean(values),
+        spread=spread if others else first.stderr,
+        seeds=tuple(seeds[: len(runs)]),
+        kind=printable(first.protocol.get("kind", "")),
+        notes=tuple(
+            note if len(where[note]) == len(runs) else f"seed {', '.join(map(str, where[note]))}: {note}"
+            for note in where
+        ),
+    )
+
+
+def _mark_best(column: Column, rows: list[Row]) -> None:
+    """Marks the best of the finished rows whose numbers are comparable, where there are two to choose from."""
+    badness = {
+        i: column.badness(cell.value)
+        for i, row in enumerate(rows)
+        if not row.state and (cell := row.cells.get(column.metric)) and not cell.notes
+    }
+    finite = [value for value in badness.values() if math.isfinite(value)]
+    for i, value in badness.items():
+        if len(finite) > 1 and value == min(finite):
+            rows[i].cells[column.metric] = replace(rows[i].cells[column.metric], best=True)
+
+
+def _rank(row: Row, columns: tuple[Column, ...]) -> tuple[bool, float, str]:
+    """Best first by the leading metric; rows without it at the end."""
+    cell = row.cells.get(columns[0].metric) if columns else None
+    badness = columns[0].badness(cell.value) if cell else math.nan
+    return (math.isnan(badness), 0.0 if math.isnan(badness) else badness, row.label)
+
+
+def _references(runs: list[RunRecord], usual: dict[str, dict[str, Any]]) -> tuple[Row, ...]:
+    """The floor and the ceiling of every metric, one row for every n at which they were measured."""
+    rows: dict[tuple[str, str, int | None], dict[str, Cell]] = {}
+    for name, protocol in usual.items():
+        compared = _compared(protocol)
+        noted = [(_difference(_compared(m.protocol), compared, "elsewhere"), m) for m in _measurements(runs, name)]
+        for note, measurement in sorted(noted, key=lambda pair: pair[0] != ""):  # the usual protocol speaks first
+            for kind, reference in measurement.references.items():
+                split = measurement.protocol.get("reference_split", "test")
+                label = printable(REFERENCES.get(kind, "{kind} vs {split}").format(kind=kind, split=split))
+                cell = Cell(reference.value, reference.stderr, notes=(note,) if note else ())
+                rows.setdefault((kind, label, reference.n), {}).setdefault(name, cell)
+    order = list(REFERENCES)
+    by_kind = sorted(rows, key=lambda key: order.index(key[0]) if key[0] in order else len(order))
+    return tuple(Row(label, rows[kind, label, n], kind=kind, n=n) for kind, label, n in by_kind)
+
+
+def _labels(groups: list[list[RunRecord]]) -> list[str]:
+    """The model's name, with the settings that tell a group from others of the same model."""
+    labels = []
+    for first, *_ in groups:
+        own = flat(first.config)
+        rivals = [flat(other.config) for other, *_ in groups if other.model == first.model]
+        differ = [k for k in own if not k.startswith(MACHINE) and any(own[k] != rival.get(k) for rival in rivals)]
+        settings = [f"{key.rsplit('.')[-1]}={printable(own[key])}" for key in differ]
+        suffix = ", ".join(settings) if 0 < len(settings) <= 3 else first.group.name
+        labels.append(f"{first.model} ({suffix})" if len(rivals) > 1 else first.model)
+    return labels
+
+
+def _usual_protocol(measurements: list[Measurement]) -> dict[str, Any]:
+    """The protocol most of a column's numbers share, the first of equals."""
+    keys = [json.dumps(_compared(m.protocol), sort_keys=True) for m in measurements]
+    return measurements[keys.index(Counter(keys).most_common(1)[0][0])].protocol
+
+
+def _compared(protocol: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a protocol that must agree between models."""
+    return flat({key: value for key, value in protocol.items() if key not in PER_RUN})
+
+
+def _difference(fields: dict[str, Any], usual: dict[str, Any], other: str) -> str:
+    """A footnote that names the fields in which two protocols differ; empty where they agree."""
+    differ = [key for key in dict.fromkeys((*usual, *fields)) if fields.get(key) != usual.get(key)]
+    return ", ".join(f"{key} {_text(fields.get(key))} ({other} {_text(usual.get(key))})" for key in differ)
+
+
+def _text(value: object) -> str:
+    """A protocol field in a footnote; of a checksum the first digits will do."""
+    text = printable(value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str))
+    return text if len(text) < 64 else f"{text[:12]}…"

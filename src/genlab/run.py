@@ -1,0 +1,183 @@
+"""A run directory: open, lock, record, load. The files are those of docs/architecture.md, section "A run"."""
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+import platform
+import re
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from genlab import __version__
+from genlab.errors import GenlabError
+
+SECRET = re.compile("key|token|secret|password", re.IGNORECASE)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file as a whole, so that a reader or a crash never sees half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def redact(node: Any) -> Any:
+    """Plain containers with the values of keys that look like secrets blanked."""
+    if isinstance(node, dict):
+        return {k: "(redacted)" if SECRET.search(str(k)) and isinstance(v, str) else redact(v) for k, v in node.items()}
+    return [redact(v) for v in node] if isinstance(node, list) else node
+
+
+def jsonable(row: dict[str, Any]) -> str:
+    """One line of strict JSON: numbers that are not finite become null."""
+    clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+    return json.dumps(clean)
+
+
+class Run:
+    """One directory and the files in it; exactly one process writes."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.checkpoints, self.samples = path / "checkpoints", path / "samples"
+
+    # ------------------------------------------------------------------ opening
+
+    @classmethod
+    def existing(cls, path: Path) -> "Run":
+        """A run that has been trained; raises GenlabError if `path` is not one."""
+        if not (path / "config.yaml").is_file():
+            raise GenlabError(f"{path} is not a run directory: it has no config.yaml (runs lie in outputs/DATA/MODEL/)")
+        return cls(path)
+
+    def lock(self) -> None:
+        """Hold the directory until this process ends; raises GenlabError if another holds it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.path / ".lock", "a+")  # noqa: SIM115 - open as long as the lock is held
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.seek(0)
+            owner = self._lock.read().strip()
+            raise GenlabError(f"{self.path} is in use by process {owner}: wait for it, or change the seed") from None
+        self._lock.truncate(0)
+        self._lock.write(str(os.getpid()))
+        self._lock.flush()
+
+    def clear(self) -> None:
+        """Forget everything but the lock."""
+        for child in self.path.iterdir():
+            if child.is_dir():
+                shutil.rmtree(child)
+            elif child.name != ".lock":
+                child.unlink()
+
+    # ------------------------------------------------------------------ records
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration; refuses interpolations, so that a stranger's file cannot read the environment."""
+        path = self.path / "config.yaml"
+        text = path.read_text()
+        if "${" in text:
+            raise GenlabError(f"{path} holds an interpolation '${{': refused, a recorded configuration has none")
+        config = yaml.safe_load(text)
+        if not isinstance(config, dict):
+            raise GenlabError(f"{path} is not a configuration")
+        return config
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        write_atomically(self.path / "config.yaml", yaml.safe_dump(redact(config), sort_keys=False))
+
+    @property
+    def status(self) -> dict[str, Any]:
+        path = self.path / "status.json"
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    def write_status(self, state: str, images_seen: int, max_images: int, **more: Any) -> None:
+        """running, preempted, failed or finished, with what is needed to know where the numbers came from."""
+        status = {
+            "state": state,
+            "images_seen": images_seen,
+            "max_images": max_images,
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "genlab": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "machine": platform.machine(),
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            "threads": torch.get_num_threads(),
+            **more,
+        }
+        write_atomically(self.path / "status.json", json.dumps(status, indent=1))
+
+    def append(self, name: str, row: dict[str, Any]) -> None:
+        """One more line of history.jsonl or metrics.jsonl, flushed."""
+        with open(self.path / name, "a") as file:
+            file.write(jsonable(row) + "\n")
+
+    def rewind(self, images_seen: int) -> None:
+        """Drop the history after a checkpoint, which is about to be written again."""
+        path = self.path / "history.jsonl"
+        if path.is_file():
+            kept = [line for line in path.read_text().splitlines() if _seen(line) <= images_seen]
+            write_atomically(path, "".join(f"{line}\n" for line in kept))
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def save_checkpoint(self, state: dict[str, Any], images_seen: int, keep: int) -> Path:
+        """Write checkpoints/<images seen>.pt in place atomically with its sha256, and drop all but the last `keep`."""
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        path = self.checkpoints / f"{images_seen:09d}.pt"
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        with open(temporary, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        manifest = {**self._manifest(), path.name: _sha256(temporary)}
+        os.replace(temporary, path)
+        names = sorted(manifest)[-keep:]
+        write_atomically(self.checkpoints / "manifest.json", json.dumps({n: manifest[n] for n in names}, indent=1))
+        for old in self.checkpoints.glob("*.pt"):
+            if old.name not in names:
+                old.unlink()
+        return path
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """The newest checkpoint whose sha256 is right, older ones with a warning; None if there has been none.
+
+        Raises GenlabError if every one is damaged.
+        """
+        manifest = self._manifest()
+        for name in sorted(manifest, reverse=True):
+            path = self.checkpoints / name
+            if path.is_file() and _sha256(path) == manifest[name]:
+                return torch.load(path, map_location="cpu", weights_only=True)
+            print(f"genlab: {path} is missing or damaged (sha256 differs): trying the one before", file=sys.stderr)
+        if manifest:
+            raise GenlabError(f"no checkpoint in {self.checkpoints} is intact: train again with force=true")
+        return None
+
+    def _manifest(self) -> dict[str, str]:
+        path = self.checkpoints / "manifest.json"
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _seen(line: str) -> float:
+    try:
+        return json.loads(line)["images_seen"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return math.inf  # a line that a crash cut off

@@ -1,0 +1,129 @@
+"""genlab sweep: many runs, each a process of its own, and one report over them.
+
+usage: genlab sweep NAME [seeds=K] [key=value ...]
+
+  genlab sweep digits                            the runs of sweeps/digits.yaml
+  genlab sweep digits seeds=3                    each of them with seeds 0, 1 and 2
+  genlab sweep digits trainer.max_images=20000   what `genlab train` takes, for every run; a,b sweeps over a and b
+  genlab sweep digits experiment=digits/vae      only this one
+  genlab sweep digits hydra.launcher.jobs=1      one run at a time (otherwise one for each CUDA device or core)
+  genlab sweep my/own.yaml                       a sweep of your own
+
+Runs that are finished are not repeated, and interrupted ones continue: the same command resumes a sweep.
+outputs/sweeps/NAME holds jobs.json, a log for each run, and report/index.html.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from omegaconf import OmegaConf
+
+from genlab.config import near, preflight, sweeps_dir
+from genlab.errors import GenlabError
+
+STOPPED = (129, 130, 143)  # 128 + SIGHUP, SIGINT, SIGTERM
+
+
+def find(name: str) -> Path:
+    """The YAML file of a sweep, given by its name or by its path."""
+    if name.endswith(".yaml"):
+        if not Path(name).is_file():
+            raise GenlabError(f"there is no file {name}")
+        return Path(name).absolute()
+    names = available()
+    if name not in names:
+        raise GenlabError(
+            f"no sweep {name!r}{near(name, names)}; there is {', '.join(names)}, or a path to a YAML file"
+        )
+    return sweeps_dir() / f"{name}.yaml"
+
+
+def available() -> list[str]:
+    """The names of the sweeps that come with genlab."""
+    return sorted(path.stem for path in sweeps_dir().glob("*.yaml"))
+
+
+def expanded(arguments: Sequence[str]) -> list[str]:
+    """The overrides of a command line, seeds=K written as the sweep over seeds that it means."""
+    overrides = []
+    for argument in arguments:
+        if argument.startswith("-") or "=" not in argument:
+            raise GenlabError(f"sweep does not know {argument!r}: after the name come seeds=K and key=value")
+        key, _, value = argument.partition("=")
+        if key == "seeds":
+            if not value.isdecimal() or int(value) < 1:
+                raise GenlabError(f"seeds={value}: how many seeds, at least 1?")
+            argument = f"seed={','.join(map(str, range(int(value))))}"
+        overrides.append(argument)
+    return overrides
+
+
+def swept(file: Path, overrides: Sequence[str]) -> list[str]:
+    """What the sweeper will make jobs of: the params of the file, replaced or joined by the command line."""
+    try:
+        params = OmegaConf.select(OmegaConf.load(file), "hydra.sweeper.params") or {}
+    except yaml.YAMLError as error:
+        raise GenlabError(f"cannot read {file}: {' '.join(str(error).split())}") from None
+    items = [*(f"{key}={value}" for key, value in params.items()), *overrides]
+    return list({item.partition("=")[0]: item for item in items}.values())
+
+
+def multirun(flags: Sequence[str]) -> int:
+    """Run the sweep through Hydra, within this process, and return its exit code."""
+    from genlab import train
+
+    # The jobs are processes of their own, so nothing ever executes this command line again.
+    sys.argv[1:] = flags
+    try:
+        return train.main() or 0
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+
+
+def report(sweep: Path) -> None:
+    """Compare the runs that the jobs of a sweep have left."""
+    from genlab.compare import compare
+
+    jobs = json.loads((sweep / "jobs.json").read_text())
+    runs = list(dict.fromkeys(Path(job["run_dir"]) for job in jobs if job["run_dir"]))
+    runs = [run for run in runs if (run / "config.yaml").is_file()]
+    if not runs:
+        raise GenlabError(f"no job left a run to compare: see the logs in {sweep}")
+    compare(runs, sweep / "report").show()
+
+
+def run(name: str, arguments: Sequence[str]) -> int:
+    """Run a sweep to its report, and return its exit code."""
+    file, overrides = find(name), expanded(arguments)
+    config = preflight("train", swept(file, overrides))
+    sweep = Path(config.outputs) / "sweeps" / file.stem
+    (sweep / "jobs.json").unlink(missing_ok=True)
+    flags = [f"--config-dir={file.parent}", f"--config-name={file.stem}", "--multirun"]
+    code = multirun([*flags, *overrides, f"hydra.sweep.dir='{sweep}'"])
+    if code in STOPPED:
+        print("genlab: stopped; the same command continues the sweep", file=sys.stderr)
+    elif (sweep / "jobs.json").is_file():  # there is none where Hydra refused the configuration of a job
+        report(sweep)
+    return code
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The verb: returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if not arguments or {"-h", "--help"} & set(arguments):
+            print(f"{(__doc__ or '').strip()}\n\nsweeps: {', '.join(available())}")
+            return 0
+        return run(arguments[0], arguments[1:])
+    except GenlabError as error:
+        print(f"genlab: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:  # before the jobs, or after them
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""usage: genlab train [experiment=digits/ddpm] [key=value ...] [--cfg job] [--multirun]
+
+Trains one model, scores it, and records everything in outputs/<data>/<model>/<hash>-s<seed>/. The same command again
+continues an interrupted run, and does not repeat a finished one (force=true does).
+"""
+
+import sys
+from pathlib import Path
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from omegaconf import DictConfig
+
+from genlab.config import conf_dir, preflight, run_dir
+from genlab.errors import GenlabError
+
+
+def _task(config: DictConfig) -> float | None:
+    from genlab.training import train  # torch and lightning take seconds to import
+
+    try:
+        return train(config, Path(run_dir(config)))
+    except GenlabError as error:
+        print(f"genlab: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def main() -> None:
+    arguments = get_args_parser().parse_args()
+    prints_only = (
+        arguments.help or arguments.hydra_help or arguments.cfg or arguments.info or arguments.shell_completion
+    )
+    if not prints_only and arguments.config_name in (None, "train") and arguments.config_path is None:
+        try:
+            preflight("train", arguments.overrides, [arguments.config_dir] if arguments.config_dir else [])
+        except GenlabError as error:
+            print(f"genlab: {error}", file=sys.stderr)
+            sys.exit(2)
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(_task)()
+
+
+if __name__ == "__main__":
+    main()
