@@ -150,7 +150,7 @@ register()
 # ---------------------------------------------------------------------- composing, with hints
 
 
-def preflight(name: str, overrides: Sequence[str], searchpath: Sequence[str] = ()) -> DictConfig:
+def preflight(name: str, overrides: Sequence[str], searchpath: Sequence[str] = (), check: bool = True) -> DictConfig:
     """Compose conf/<name>.yaml and check it before anything heavy is imported; of a sweep, its first job.
 
     Raises GenlabError in one line, with the nearest key or option where something is mistyped.
@@ -162,7 +162,7 @@ def preflight(name: str, overrides: Sequence[str], searchpath: Sequence[str] = (
     if searchpath:
         first.append(f"hydra.searchpath=[{','.join(f'file://{path}' for path in searchpath)}]")
     config = _compose(name, first)
-    if name == "train":
+    if check:
         _check(config)
     return config
 

@@ -20,14 +20,12 @@ from genlab.callbacks.history import History
 from genlab.callbacks.progress import Report
 from genlab.callbacks.samples import Samples, show
 from genlab.data.datamodule import DataModule
-from genlab.errors import GenlabError
-from genlab.evaluation.evaluator import Drawn, Evaluator
-from genlab.evaluation.protocol import Protocol
 from genlab.instantiation import build
 from genlab.module import GenerativeModule
 from genlab.noise import key
-from genlab.pictures import animate, picture
+from genlab.pictures import picture
 from genlab.run import Run
+from genlab.scoring import evaluate
 from genlab.tracking import Tracker
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # what it says of devices and limits is not the user's
@@ -178,10 +176,7 @@ class Session:
 
     def _evaluate(self) -> float:
         self.report.phase("evaluating")
-        rows = evaluate(self.config, self.plain, self.module, self.source, "ema", self.guard.check)
-        seconds = self.clock.seconds
-        rate = {"metric": "train_images_per_second", "value": self.module.images_seen / max(seconds, 1e-9)}
-        rows.append({**rows[-1], **rate, "better": "higher", "references": {}})
+        rows = evaluate(self.plain, self.module, self.source, "ema", self.clock.seconds, self.guard.check)
         for row in rows:
             self.run.append("metrics.jsonl", row)
         self.tracker.summarize({row["metric"]: row["value"] for row in rows})
@@ -207,47 +202,3 @@ class Follower(L.Callback):
 
     def __init__(self, checkpoint: Checkpoint):
         self.on_train_start = checkpoint.on_train_start
-
-
-def evaluate(
-    config: DictConfig,
-    plain: dict[str, Any],
-    module: GenerativeModule,
-    source: Any,
-    weights: str,
-    between: Any = lambda: None,
-) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl for a module that carries the weights named."""
-    options = config.evaluation
-    features, metrics = build(options.features), build(options.metrics)
-    density = None if config.data.density is None else build(config.data.density)
-    evaluator = Evaluator(
-        source, features, metrics, options.n, options.batch, options.seed, None if density is None else density.entropy
-    )
-
-    def protocol(drawn: Drawn) -> Protocol:
-        return Protocol(
-            data=config.data.name,
-            extractor=features.name,
-            extractor_sha256=features.fingerprint,
-            reference_split="test",
-            n_real=len(evaluator.test.x),
-            n_fake=options.n,
-            resize="none",
-            quantisation="clamp, round to the nearest level, uint8" if config.data.levels else "none",
-            xflip=False,
-            sampler=plain["model"].get("sampler") or {},
-            nfe=drawn.nfe,
-            weights=weights,
-            precision="32-true",
-            seed=options.seed,
-            checkpoint={"images_seen": module.images_seen, "which": "last"},
-            device=str(module.device),
-            threads=torch.get_num_threads(),
-            batch=options.batch,
-        )
-
-    return evaluator(module, protocol, between)
-
-
-__all__ = ["GenlabError", "animate", "evaluate", "train"]

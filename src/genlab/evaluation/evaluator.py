@@ -107,7 +107,10 @@ class Evaluator:
         protocol: Callable[[Drawn], Protocol],
         between: Callable[[], None] = lambda: None,
     ) -> list[Row]:
-        """One row of metrics.jsonl for each metric, cost and likelihood of the module as it stands."""
+        """One row of metrics.jsonl for each metric, likelihood and cost of the module as it stands.
+
+        `seconds` is what its training took; `between` is called between batches of samples.
+        """
         drawn = draw(module, self.n, self.batch, self.seed, between)
         made = protocol(drawn)
         references = self.references(module)
@@ -118,7 +121,9 @@ class Evaluator:
         rows += self._likelihood(module, made)
         parameters = sum(p.numel() for name in module.averaged for p in module.get_submodule(name).parameters())
         costs = {"nfe": drawn.nfe, "ms_per_sample": drawn.milliseconds, "parameters": float(parameters)}
-        return rows + [self._row(made, name, value, None, "lower", {}) for name, value in costs.items()]
+        rows += [self._row(made, name, value, None, "lower", {}) for name, value in costs.items()]
+        rate = module.images_seen / seconds
+        return [*rows, self._row(made, "train_images_per_second", rate, None, "higher", {})]
 
     def _likelihood(self, module: GenerativeModule, made: Protocol) -> list[Row]:
         """Bits/dim of the test images, or nats of the test points beside the density's own entropy."""

@@ -17,6 +17,7 @@ TITLES = {
     "parameters": "params",
     "bits_per_dim": "bits/dim",
 }
+PARTS = ("spread", "seeds", "kind")  # what the CSV says of every number
 LEGEND = (
     "↓ lower is better, ↑ higher is better, → closer to the number is better; bold: the best of the finished models. "
     "± is the sample standard deviation over seeds; with one seed, the standard error of its estimate."
@@ -105,7 +106,7 @@ def _md(text: str) -> str:
 def to_csv(tables: Sequence[Table]) -> str:
     """One line per row of every table, numbers in full."""
     metrics = list(dict.fromkeys(column.metric for table in tables for column in table.columns))
-    per_metric = [name for metric in metrics for name in (metric, f"{metric}_spread", f"{metric}_seeds")]
+    per_metric = [name for metric in metrics for name in (metric, *(f"{metric}_{part}" for part in PARTS))]
     text = io.StringIO()
     fields = ["data", "row", "model", "state", "seeds", "n", "images_seen", *per_metric, "notes"]
     writer = csv.DictWriter(text, fields, lineterminator="\n")
@@ -118,7 +119,8 @@ def to_csv(tables: Sequence[Table]) -> str:
             line["images_seen"] = "-".join(map(str, row.images_seen))
             for metric, cell in row.cells.items():
                 spread = "" if cell.spread is None else cell.spread
-                line |= {metric: cell.value, f"{metric}_spread": spread, f"{metric}_seeds": len(cell.seeds) or ""}
+                parts = dict(zip(PARTS, (spread, len(cell.seeds) or "", cell.kind), strict=True))
+                line |= {metric: cell.value} | {f"{metric}_{part}": value for part, value in parts.items()}
             line["notes"] = "; ".join(f"{metric}: {n}" for metric, cell in row.cells.items() for n in cell.notes)
             writer.writerow(line)
     return text.getvalue()

@@ -230,7 +230,9 @@ def _labels(groups: list[list[RunRecord]]) -> list[str]:
         settings = [f"{key.rsplit('.')[-1]}={printable(own[key])}" for key in differ]
         suffix = ", ".join(settings) if 0 < len(settings) <= 3 else first.group.name
         labels.append(f"{first.model} ({suffix})" if len(rivals) > 1 else first.model)
-    return labels
+    # The same configuration trained in two places, say by two versions of the code, differs in its place only.
+    places = [f"{label} in {printable(first.path.parent)}" for label, (first, *_) in zip(labels, groups, strict=True)]
+    return [label if labels.count(label) == 1 else place for label, place in zip(labels, places, strict=True)]
 
 
 def _usual_protocol(measurements: list[Measurement]) -> dict[str, Any]:

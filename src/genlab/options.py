@@ -1,0 +1,66 @@
+"""Command lines of the verbs that work on a run: RUN, words, and key=value pairs checked against a dataclass."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from genlab.config import conf_dir, line_of, near
+from genlab.errors import GenlabError
+
+RECORDED = {"sampler": "model.sampler", "evaluation": "evaluation"}  # groups that may differ from the run's own
+
+
+def parse(arguments: Sequence[str], schema: type) -> tuple[list[str], Any, list[str]]:
+    """(words, options, overrides of the recorded configuration) of a command line."""
+    words = [a for a in arguments if "=" not in a]
+    pairs = [a for a in arguments if "=" in a]
+    overrides = [a for a in pairs if a.split("=")[0].split(".")[0] in RECORDED]
+    options = OmegaConf.structured(schema)
+    for pair in pairs:
+        key = pair.split("=", 1)[0]
+        if pair in overrides:
+            continue
+        if key not in options:
+            raise GenlabError(f"no key {key!r}{near(key, [*map(str, options), *RECORDED])}")
+        try:
+            options = OmegaConf.merge(options, OmegaConf.from_dotlist([pair]))
+        except OmegaConfBaseException as error:
+            raise GenlabError(line_of(error)) from None
+    return words, OmegaConf.to_object(options), overrides
+
+
+def overridden(recorded: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A recorded configuration with another sampler or evaluation: `sampler=ddim`, `sampler.steps=50`."""
+    config = OmegaConf.create(recorded)
+    for override in overrides:
+        key, value = override.split("=", 1)
+        group, _, rest = key.partition(".")
+        if OmegaConf.select(config, RECORDED[group]) is None:
+            raise GenlabError(f"this model has no {group}: it draws in one step")
+        if rest:
+            _set(config, f"{RECORDED[group]}.{rest}", override)
+        else:
+            OmegaConf.update(config, RECORDED[group], _option(group, value), merge=False, force_add=True)
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    return plain
+
+
+def _set(config: DictConfig, path: str, override: str) -> None:
+    parent, _, leaf = path.rpartition(".")
+    node = OmegaConf.select(config, parent)
+    if not isinstance(node, DictConfig) or leaf not in node:
+        known = list(map(str, node)) if isinstance(node, DictConfig) else []
+        raise GenlabError(f"no key {override.split('=')[0]!r}{near(leaf, known)}")
+    node[leaf] = OmegaConf.from_dotlist([f"value={override.split('=', 1)[1]}"])["value"]
+
+
+def _option(group: str, value: str) -> Any:
+    folder = conf_dir() / group
+    path: Path = folder / f"{value}.yaml"
+    if not path.is_file():
+        options = sorted(p.stem for p in folder.glob("[!_]*.yaml"))
+        raise GenlabError(f"no {group} {value!r}{near(value, options)}; there is {', '.join(options)}")
+    return OmegaConf.load(path)

@@ -1,0 +1,71 @@
+import io
+import json
+
+import pytest
+from fabricate import FLOOR, fabricate, measured
+from PIL import Image
+
+from genlab.errors import GenlabError
+from genlab.report.figures import colours, cost, curves
+from genlab.report.grids import side_by_side
+from genlab.report.records import read_run
+from genlab.report.tables import build
+
+
+def table_of(*paths):
+    return build([read_run(path) for path in paths])[0]
+
+
+def test_samples_stand_side_by_side_real_data_first_and_pixels_stay_sharp(tmp_path):
+    table = table_of(*(fabricate(tmp_path, model=model) for model in ("a", "b", "c")))
+    picture = Image.open(io.BytesIO(side_by_side(table) or b""))
+    assert picture.width > 4 * 400
+    levels = {value for _, value in picture.crop((0, 150, picture.width, 300)).convert("L").getcolors()}
+    assert levels == {255, 80, 120}  # paper, final.png, data.png: nothing in between
+    assert picture.convert("L").getpixel((100, 200)) == 120
+
+
+def test_a_model_called_like_markup_does_not_break_a_figure(tmp_path):
+    lines = [measured("fd_digits", 3.0, 0.1, references=FLOOR), measured("nfe", 10)]
+    history = json.dumps({"images_seen": 1, "train/loss": 2.0, "eval/$x": 1.0})
+    table = table_of(*(fabricate(tmp_path, lines, model=m, history=history) for m in ("$x_", "$\\frac{", "_" * 90)))
+    assert all(draw(table) for draw in (side_by_side, curves, cost))
+
+
+@pytest.mark.parametrize("values", [(3.0, 40.0), (-0.1, 2.0), (float("nan"), 2.0)])
+def test_cost_is_drawn_for_any_sign(tmp_path, values):
+    runs = [
+        fabricate(
+            tmp_path, [measured("fd_digits", value, 0.1), measured("nfe", nfe), measured("ms_per_sample", 0.0)], model=m
+        )
+        for m, value, nfe in zip("ab", values, (1, 100), strict=True)
+    ]
+    assert cost(table_of(*runs))
+
+
+def test_nothing_to_show_is_no_figure(tmp_path):
+    table = table_of(fabricate(tmp_path, [], grids=()))
+    assert (side_by_side(table), curves(table), cost(table)) == (None, None, None)
+
+
+def test_dark_and_light_differ_in_their_ground_only(tmp_path):
+    table = table_of(fabricate(tmp_path, history=json.dumps({"images_seen": 1, "train/loss": 2.0})))
+    light, dark = (Image.open(io.BytesIO(curves(table, dark) or b"")).convert("L") for dark in (False, True))
+    assert light.size == dark.size
+    assert light.getpixel((0, 0)) > 200 > 60 > dark.getpixel((0, 0))
+
+
+def test_a_model_keeps_its_colour_whatever_its_rank(tmp_path):
+    def of(place, values):
+        return colours(
+            table_of(*(fabricate(tmp_path / place, [measured("fd_digits", v)], model=m) for m, v in values.items()))
+        )
+
+    assert of("x", {"a": 1.0, "b": 2.0}) == of("y", {"a": 2.0, "b": 1.0})
+
+
+def test_a_broken_picture_is_named(tmp_path):
+    path = fabricate(tmp_path)
+    (path / "samples" / "final.png").write_bytes(b"no picture IEND\xaeB`\x82")
+    with pytest.raises(GenlabError, match=r"final\.png"):
+        side_by_side(table_of(path))

@@ -1,0 +1,98 @@
+import json
+import math
+
+import pytest
+from fabricate import fabricate, measured
+
+from genlab.errors import GenlabError
+from genlab.report.records import find_runs, flat, read_run
+
+
+def test_a_half_written_history_is_read_up_to_where_it_is_whole(tmp_path):
+    path = fabricate(tmp_path, history='{"images_seen": 64, "train/loss": 2.5}\n{"images_seen": 128, "train/lo')
+    assert read_run(path).history == [{"images_seen": 64, "train/loss": 2.5}]
+
+
+def test_what_a_resumed_run_repeats_replaces_what_it_had_logged(tmp_path):
+    logged = [(64, 5.0), (128, 4.0), (192, 3.0), (128, 4.5), (192, 3.5)]
+    lines = "".join(json.dumps({"images_seen": seen, "train/loss": loss}) + "\n" for seen, loss in logged)
+    history = read_run(fabricate(tmp_path, history=lines)).history
+    assert [point["images_seen"] for point in history] == [64, 128, 128, 192]
+    assert history[-1]["train/loss"] == 3.5
+
+
+def test_losses_that_left_the_real_numbers_are_still_numbers(tmp_path):
+    history = read_run(fabricate(tmp_path, history='{"images_seen": 64, "train/loss": NaN, "note": "x"}')).history
+    assert math.isnan(history[0]["train/loss"])
+    assert "note" not in history[0]
+
+
+def test_the_last_evaluation_counts_even_where_an_older_one_measured_more(tmp_path):
+    lines = [
+        measured("fd_digits", 9.0, evaluation="old"),
+        measured("recall", 0.5, evaluation="old"),
+        measured("fd_digits", 8.0, evaluation="new"),
+    ]
+    run = read_run(fabricate(tmp_path, lines))
+    assert {name: m.value for name, m in run.metrics.items()} == {"fd_digits": 8.0}
+    assert list(run.evaluations) == ["old", "new"]
+
+
+def test_a_metric_without_a_value_is_no_metric(tmp_path):
+    lines = [measured("fd_digits", None), measured("recall", "<b>"), measured("precision", 0.5)]  # type: ignore[arg-type]
+    assert list(read_run(fabricate(tmp_path, lines)).metrics) == ["precision"]
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        ({}, "finished"),
+        ({"state": "running", "images_seen": 680}, "running, 34 %"),
+        ({"state": "failed", "why": "the loss\nis \x1b[31mNaN"}, "failed: the loss is [31mNaN"),
+    ],
+)
+def test_the_state_in_words(tmp_path, status, state):
+    assert read_run(fabricate(tmp_path, status=status)).state == state
+
+
+@pytest.mark.parametrize("content", ["", '{"state": "runn'])
+def test_a_half_written_status_is_an_unknown_state(tmp_path, content):
+    path = fabricate(tmp_path)
+    (path / "status.json").write_text(content)
+    assert read_run(path).state == "unknown: no readable status.json"
+
+
+def test_frames_are_ordered_and_end_with_the_final_grid(tmp_path):
+    run = read_run(fabricate(tmp_path, grids=("000000500.png", "000002000.png", "final.png", "data.png")))
+    assert [(seen, path.name) for seen, path in run.frames] == [(500, "000000500.png"), (2000, "final.png")]
+
+
+def test_a_grid_that_is_still_being_written_is_left_out(tmp_path):
+    path = fabricate(tmp_path)
+    grid = path / "samples" / "000001000.png"
+    grid.write_bytes(grid.read_bytes()[:-20])
+    assert [seen for seen, _ in read_run(path).frames] == [2000]
+
+
+def test_seeds_share_a_group_and_configurations_do_not(tmp_path):
+    runs = [read_run(fabricate(tmp_path, name=name, seed=seed)) for name, seed in [("ab", 0), ("ab", 17), ("cd", 0)]]
+    assert runs[0].group == runs[1].group != runs[2].group
+
+
+def test_runs_are_found_below_a_directory_and_each_only_once(tmp_path):
+    paths = [fabricate(tmp_path, seed=seed) for seed in (0, 1)]
+    (paths[0] / ".hydra").mkdir()
+    (paths[0] / ".hydra" / "config.yaml").write_text("{}")
+    assert find_runs([tmp_path, paths[1]]) == paths
+
+
+@pytest.mark.parametrize("content", ["a: [", "- 1", "", "\x00", "x: !!python/object/apply:os.system [ls]"])
+def test_a_configuration_that_is_none_is_named(tmp_path, content):
+    path = fabricate(tmp_path)
+    (path / "config.yaml").write_text(content)
+    with pytest.raises(GenlabError, match=r"config\.yaml"):
+        read_run(path)
+
+
+def test_flat_keeps_empty_branches():
+    assert flat({"a": {"b": {"c": 1}, "d": {}}, "e": [2]}) == {"a.b.c": 1, "a.d": {}, "e": [2]}
