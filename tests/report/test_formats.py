@@ -4,7 +4,6 @@ import json
 import math
 
 import pytest
-from fabricate import FLOOR, fabricate, measured
 from rich.console import Console
 
 from genlab.report.formats import markdown, number, to_csv, to_json
@@ -36,9 +35,9 @@ def test_numbers_have_the_digits_that_their_spread_supports(value, spread, text)
 
 
 @pytest.fixture
-def tables(tmp_path):
+def tables(tmp_path, fabricate, measured):
     def run(model, seed, fd, **more):
-        lines = [measured("fd_digits", fd, 0.25, references=FLOOR), measured("nfe", 100)]
+        lines = [measured("fd_digits", fd, 0.25, floor=True), measured("nfe", 100)]
         lines += [measured("bits_per_dim", 3.1, protocol={"kind": "bound"})]
         return read_run(fabricate(tmp_path, lines, model=model, seed=seed, **more))
 
@@ -76,10 +75,10 @@ def test_markdown_keeps_its_columns_whatever_a_run_says(tables):
     assert "3.100 bound" in text or "3.1 bound" in text
 
 
-def wide(tmp_path):
+def wide(tmp_path, fabricate, measured):
     names = ["fd_digits", "is_digits", "kd_digits", "precision", "recall", "density", "coverage", "bits_per_dim"]
     names += ["nfe", "ms_per_sample", "train_images_per_second", "parameters"]
-    lines = [measured(name, 12.345, 0.123, references=FLOOR) for name in names]
+    lines = [measured(name, 12.345, 0.123, floor=True) for name in names]
     models = ["ddpm", "ncsn", "score_sde", "flow_matching", "gan", "vae", "flow", "autoregressive"]
     return build([read_run(fabricate(tmp_path, lines, model=model)) for model in models])[0]
 
@@ -90,8 +89,8 @@ def printed(table, width):
     return console.file.getvalue()
 
 
-def test_the_terminal_shows_what_fits_and_names_the_rest(tmp_path):
-    text = printed(wide(tmp_path), 100)
+def test_the_terminal_shows_what_fits_and_names_the_rest(tmp_path, fabricate, measured):
+    text = printed(wide(tmp_path, fabricate, measured), 100)
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 100
     assert all(name in text for name in ("fd_digits", "12.35 ± 0.12", "NFE", "ms/sample", "bits/dim"))
     assert "in the files only:" in text
@@ -99,12 +98,12 @@ def test_the_terminal_shows_what_fits_and_names_the_rest(tmp_path):
     assert "…" not in text
 
 
-def test_a_wide_terminal_shows_everything(tmp_path):
-    text = printed(wide(tmp_path), 240)
+def test_a_wide_terminal_shows_everything(tmp_path, fabricate, measured):
+    text = printed(wide(tmp_path, fabricate, measured), 240)
     assert "in the files only" not in text
     assert "params" in text
 
 
-def test_the_terminal_prints_markup_of_a_run_as_text(tmp_path):
+def test_the_terminal_prints_markup_of_a_run_as_text(tmp_path, fabricate):
     (table,) = build([read_run(fabricate(tmp_path, model="[red]x[/red]", data="[/b]"))])
     assert "[red]x[/red]" in printed(table, 100)

@@ -3,7 +3,6 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from fabricate import fabricate, measured
 
 from genlab.compare import compare
 
@@ -39,7 +38,7 @@ def page_of(tmp_path, *paths):
     return (tmp_path / "report" / "index.html").read_text()
 
 
-def test_nothing_is_fetched_from_anywhere(tmp_path):
+def test_nothing_is_fetched_from_anywhere(tmp_path, fabricate, measured):
     lines = [measured("fd_digits", 3.0, 0.1), measured("nfe", 10), measured("ms_per_sample", 0.5)]
     for model in ("ddpm", "gan"):
         fabricate(tmp_path / "runs", lines, model=model, history=HISTORY)
@@ -54,7 +53,7 @@ def test_nothing_is_fetched_from_anywhere(tmp_path):
 
 
 @pytest.mark.parametrize("evil", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "$title ${data} $$"])
-def test_what_a_run_says_is_text_and_never_markup(tmp_path, evil):
+def test_what_a_run_says_is_text_and_never_markup(tmp_path, evil, fabricate, measured):
     line = measured(f"fd{evil}", 3.0, better=f"closer to {evil}", protocol={evil: evil, "kind": evil}, evaluation=evil)
     line["references"] = {evil: {"value": 1.0, "n": 5}}
     odd = measured(f"fd{evil}", 4.0, protocol={evil: "other"})
@@ -72,7 +71,7 @@ def test_what_a_run_says_is_text_and_never_markup(tmp_path, evil):
     assert evil.partition("<")[0] + "&lt;" in (tmp_path / "report" / "report.md").read_text() or "<" not in evil
 
 
-def test_every_picture_has_a_text_and_every_control_a_name(tmp_path):
+def test_every_picture_has_a_text_and_every_control_a_name(tmp_path, fabricate):
     fabricate(tmp_path / "runs", history=HISTORY)
     elements = Elements(page_of(tmp_path)).found
     assert all(attrs.get("alt") for tag, attrs in elements if tag == "img")
@@ -80,7 +79,7 @@ def test_every_picture_has_a_text_and_every_control_a_name(tmp_path):
     assert sum(tag == "th" and attrs.get("scope") == "col" for tag, attrs in elements) == 4
 
 
-def test_the_grids_of_all_models_share_one_slider_over_training(tmp_path):
+def test_the_grids_of_all_models_share_one_slider_over_training(tmp_path, fabricate):
     fabricate(tmp_path / "runs", grids=("000000500.png", "000001000.png", "final.png", "data.png"))
     fabricate(tmp_path / "runs", model="gan", grids=("000000800.png",))
     elements = Elements(page_of(tmp_path)).found
@@ -90,7 +89,7 @@ def test_the_grids_of_all_models_share_one_slider_over_training(tmp_path):
     assert frames == [("500", True), ("1000", True), ("2000", False), ("800", False)]
 
 
-def test_failed_and_running_models_and_their_protocols_are_in_the_page(tmp_path):
+def test_failed_and_running_models_and_their_protocols_are_in_the_page(tmp_path, fabricate):
     fabricate(tmp_path / "runs", [], status={"state": "failed", "why": "out of memory"}, grids=())
     fabricate(tmp_path / "runs", model="gan", status={"state": "running", "images_seen": 680})
     text = page_of(tmp_path)
@@ -100,7 +99,7 @@ def test_failed_and_running_models_and_their_protocols_are_in_the_page(tmp_path)
     assert "<dt>trainer.batch</dt><dd>64</dd>" in text
 
 
-def test_a_run_that_has_only_begun_makes_a_page(tmp_path):
+def test_a_run_that_has_only_begun_makes_a_page(tmp_path, fabricate):
     path = fabricate(tmp_path / "runs", [], grids=(), status={"state": "running", "images_seen": 0})
     for name in ("history.jsonl", "metrics.jsonl"):
         (path / name).unlink()

@@ -2,18 +2,17 @@ import json
 import math
 
 import pytest
-from fabricate import fabricate, measured
 
 from genlab.errors import GenlabError
 from genlab.report.records import find_runs, flat, read_run
 
 
-def test_a_half_written_history_is_read_up_to_where_it_is_whole(tmp_path):
+def test_a_half_written_history_is_read_up_to_where_it_is_whole(tmp_path, fabricate):
     path = fabricate(tmp_path, history='{"images_seen": 64, "train/loss": 2.5}\n{"images_seen": 128, "train/lo')
     assert read_run(path).history == [{"images_seen": 64, "train/loss": 2.5}]
 
 
-def test_what_a_resumed_run_repeats_replaces_what_it_had_logged(tmp_path):
+def test_what_a_resumed_run_repeats_replaces_what_it_had_logged(tmp_path, fabricate):
     logged = [(64, 5.0), (128, 4.0), (192, 3.0), (128, 4.5), (192, 3.5)]
     lines = "".join(json.dumps({"images_seen": seen, "train/loss": loss}) + "\n" for seen, loss in logged)
     history = read_run(fabricate(tmp_path, history=lines)).history
@@ -21,13 +20,13 @@ def test_what_a_resumed_run_repeats_replaces_what_it_had_logged(tmp_path):
     assert history[-1]["train/loss"] == 3.5
 
 
-def test_losses_that_left_the_real_numbers_are_still_numbers(tmp_path):
+def test_losses_that_left_the_real_numbers_are_still_numbers(tmp_path, fabricate):
     history = read_run(fabricate(tmp_path, history='{"images_seen": 64, "train/loss": NaN, "note": "x"}')).history
     assert math.isnan(history[0]["train/loss"])
     assert "note" not in history[0]
 
 
-def test_the_last_evaluation_counts_even_where_an_older_one_measured_more(tmp_path):
+def test_the_last_evaluation_counts_even_where_an_older_one_measured_more(tmp_path, fabricate, measured):
     lines = [
         measured("fd_digits", 9.0, evaluation="old"),
         measured("recall", 0.5, evaluation="old"),
@@ -38,7 +37,7 @@ def test_the_last_evaluation_counts_even_where_an_older_one_measured_more(tmp_pa
     assert list(run.evaluations) == ["old", "new"]
 
 
-def test_a_metric_without_a_value_is_no_metric(tmp_path):
+def test_a_metric_without_a_value_is_no_metric(tmp_path, fabricate, measured):
     lines = [measured("fd_digits", None), measured("recall", "<b>"), measured("precision", 0.5)]  # type: ignore[arg-type]
     assert list(read_run(fabricate(tmp_path, lines)).metrics) == ["precision"]
 
@@ -51,35 +50,35 @@ def test_a_metric_without_a_value_is_no_metric(tmp_path):
         ({"state": "failed", "why": "the loss\nis \x1b[31mNaN"}, "failed: the loss is [31mNaN"),
     ],
 )
-def test_the_state_in_words(tmp_path, status, state):
+def test_the_state_in_words(tmp_path, status, state, fabricate):
     assert read_run(fabricate(tmp_path, status=status)).state == state
 
 
 @pytest.mark.parametrize("content", ["", '{"state": "runn'])
-def test_a_half_written_status_is_an_unknown_state(tmp_path, content):
+def test_a_half_written_status_is_an_unknown_state(tmp_path, content, fabricate):
     path = fabricate(tmp_path)
     (path / "status.json").write_text(content)
     assert read_run(path).state == "unknown: no readable status.json"
 
 
-def test_frames_are_ordered_and_end_with_the_final_grid(tmp_path):
+def test_frames_are_ordered_and_end_with_the_final_grid(tmp_path, fabricate):
     run = read_run(fabricate(tmp_path, grids=("000000500.png", "000002000.png", "final.png", "data.png")))
     assert [(seen, path.name) for seen, path in run.frames] == [(500, "000000500.png"), (2000, "final.png")]
 
 
-def test_a_grid_that_is_still_being_written_is_left_out(tmp_path):
+def test_a_grid_that_is_still_being_written_is_left_out(tmp_path, fabricate):
     path = fabricate(tmp_path)
     grid = path / "samples" / "000001000.png"
     grid.write_bytes(grid.read_bytes()[:-20])
     assert [seen for seen, _ in read_run(path).frames] == [2000]
 
 
-def test_seeds_share_a_group_and_configurations_do_not(tmp_path):
+def test_seeds_share_a_group_and_configurations_do_not(tmp_path, fabricate):
     runs = [read_run(fabricate(tmp_path, name=name, seed=seed)) for name, seed in [("ab", 0), ("ab", 17), ("cd", 0)]]
     assert runs[0].group == runs[1].group != runs[2].group
 
 
-def test_runs_are_found_below_a_directory_and_each_only_once(tmp_path):
+def test_runs_are_found_below_a_directory_and_each_only_once(tmp_path, fabricate):
     paths = [fabricate(tmp_path, seed=seed) for seed in (0, 1)]
     (paths[0] / ".hydra").mkdir()
     (paths[0] / ".hydra" / "config.yaml").write_text("{}")
@@ -87,7 +86,7 @@ def test_runs_are_found_below_a_directory_and_each_only_once(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["a: [", "- 1", "", "\x00", "x: !!python/object/apply:os.system [ls]"])
-def test_a_configuration_that_is_none_is_named(tmp_path, content):
+def test_a_configuration_that_is_none_is_named(tmp_path, content, fabricate):
     path = fabricate(tmp_path)
     (path / "config.yaml").write_text(content)
     with pytest.raises(GenlabError, match=r"config\.yaml"):

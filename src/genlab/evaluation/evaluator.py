@@ -105,6 +105,7 @@ class Evaluator:
         self,
         module: GenerativeModule,
         protocol: Callable[[Drawn], Protocol],
+        seconds: float,
         between: Callable[[], None] = lambda: None,
     ) -> list[Row]:
         """One row of metrics.jsonl for each metric, likelihood and cost of the module as it stands.

@@ -180,6 +180,7 @@ def _style(dark: bool) -> AbstractContextManager[None]:
         "axes.titleweight": "bold",
         "legend.frameon": False,
     }
+    settings["text.parse_math"] = False  # a model may be called anything, dollars included
     return matplotlib.rc_context(settings)
 
 

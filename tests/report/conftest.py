@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from PIL import Image
 
@@ -18,13 +19,28 @@ PROTOCOL = {
 FLOOR = {"train": {"value": 1.0, "stderr": 0.1, "n": 1437}, "noise": {"value": 300.0, "stderr": 2.0, "n": 1437}}
 
 
-def measured(metric: str, value: float, stderr: float | None = None, better: str | None = "lower", **more: Any) -> dict:
+def _measured(
+    metric: str,
+    value: float,
+    stderr: float | None = None,
+    better: str | None = "lower",
+    *,
+    floor: bool = False,
+    **more: Any,
+) -> dict:
     """One line of metrics.jsonl."""
-    line = {"metric": metric, "value": value, "stderr": stderr, "better": better, "evaluation": "e", "references": {}}
+    line = {
+        "metric": metric,
+        "value": value,
+        "stderr": stderr,
+        "better": better,
+        "evaluation": "e",
+        "references": FLOOR if floor else {},
+    }
     return line | {"protocol": {"metric": metric} | PROTOCOL | more.pop("protocol", {})} | more
 
 
-def fabricate(
+def _fabricate(
     root: Path,
     metrics: list[dict] | None = None,
     *,
@@ -45,8 +61,20 @@ def fabricate(
     state = {"state": "finished", "why": None, "images_seen": 2000, "max_images": 2000, "seconds": 3.5, "device": "cpu"}
     (path / "status.json").write_text(json.dumps(state | (status or {})))
     (path / "history.jsonl").write_text(history)
-    lines = [measured("fd_digits", 12.3, 0.4, references=FLOOR)] if metrics is None else metrics
+    lines = [_measured("fd_digits", 12.3, 0.4, floor=True)] if metrics is None else metrics
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     for i, grid in enumerate(grids):
         Image.new("L", (33, 33), 40 * i).save(path / "samples" / grid)
     return path
+
+
+@pytest.fixture
+def measured():
+    """Makes a line of metrics.jsonl."""
+    return _measured
+
+
+@pytest.fixture
+def fabricate():
+    """Makes a run directory."""
+    return _fabricate
