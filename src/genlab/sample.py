@@ -50,10 +50,8 @@ def sample(path: Path, options: Options, overrides: list[str]) -> Path:
     with torch.no_grad():
         labels = module.labels(stream, options.n, y)
         frames = [module.codec.decode(z).cpu() for z in module.trajectory(stream, options.n, labels)]
-    arrays = {"x": frames[-1].numpy(), "seed": np.asarray(options.seed)}
-    if labels is not None:
-        arrays["y"] = labels.cpu().numpy()
-    np.savez_compressed(folder / "samples.npz", **arrays)
+    y = torch.empty(0, dtype=torch.long) if labels is None else labels.cpu()  # no labels: an unconditional model
+    np.savez_compressed(folder / "samples.npz", x=frames[-1].numpy(), y=y.numpy(), seed=options.seed)
     picture(frames[-1]).save(folder / "samples.png")
     if len(frames) > 1:
         shown = frames[:: max(1, len(frames) // 60)] + frames[-1:]  # sixty frames tell as much as a thousand

@@ -95,3 +95,9 @@ def test_a_configuration_that_is_none_is_named(tmp_path, content, fabricate):
 
 def test_flat_keeps_empty_branches():
     assert flat({"a": {"b": {"c": 1}, "d": {}}, "e": [2]}) == {"a.b.c": 1, "a.d": {}, "e": [2]}
+
+
+def test_the_history_is_ahead_of_the_status_while_a_run_goes_on(tmp_path, fabricate):
+    status = {"state": "running", "images_seen": 0}
+    run = read_run(fabricate(tmp_path, status=status, history='{"images_seen": 500, "train/loss": 1}'))
+    assert (run.images_seen, run.state) == (500, "running, 25 %")

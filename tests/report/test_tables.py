@@ -65,6 +65,16 @@ def test_what_belongs_to_a_model_is_no_difference_of_protocol(tmp_path, own, fab
     assert not tables(*paths)[0].symbols
 
 
+def test_the_machine_matters_to_timings_only(tmp_path, fabricate, measured):
+    names = ("fd_digits", "ms_per_sample")
+    paths = [
+        fabricate(tmp_path, [measured(name, 5.0, protocol={"threads": threads}) for name in names], model=model)
+        for model, threads in (("a", 1), ("b", 2))
+    ]
+    notes = {name: tables(*paths)[0].rows[1].cells[name].notes for name in names}
+    assert notes == {"fd_digits": (), "ms_per_sample": ("threads 2 (elsewhere 1)",)}
+
+
 def test_seeds_scored_with_different_samplers_do_not_pass_as_one_number(tmp_path, fabricate, measured):
     paths = [
         fabricate(tmp_path, [measured("fd_digits", 5.0, protocol={"sampler": {"steps": steps}})], seed=seed)

@@ -28,9 +28,6 @@ class Budget(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, module: GenerativeModule, *_: Any) -> None:  # pyright: ignore
         module.images_seen += self.batch
 
-    def on_validation_batch_start(self, trainer: L.Trainer, module: Any, batch: Batch, batch_idx: int, *_: Any) -> None:
-        torch.manual_seed(key(self.seed, "validation", batch_idx, trainer.global_rank))
-
 
 class Clock(L.Callback):
     """Seconds spent on training itself: whoever does something else calls `mark` when it is done."""
@@ -49,6 +46,3 @@ class Clock(L.Callback):
         now = time.perf_counter()
         self.seconds += now - self.since
         self.since = now
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.mark()

@@ -30,7 +30,7 @@ class EMA(L.Callback):
         decay = self.rule.at(self.updates)
         self.updates += 1
         shadow, live = zip(*self._parameters(), strict=True)
-        torch._foreach_lerp_(list(shadow), list(live), 1 - decay)
+        torch._foreach_lerp_(list(shadow), list(live), 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
         for theirs, ours in self._buffers():  # running statistics are averages already
             theirs.copy_(ours)
 
@@ -57,12 +57,6 @@ class EMA(L.Callback):
                 s.data, p.data = p.data, s.data
             for s, p in zip(shadow.buffers(), live.buffers(), strict=True):
                 s.data, p.data = p.data, s.data
-
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._swap()
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._swap()
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds of it."""

@@ -23,8 +23,7 @@ class Guard(L.Callback):
 
     def __init__(self, checkpoint: Checkpoint):
         self.checkpoint, self.signum = checkpoint, 0
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, self._note)
+        self.before = {signum: signal.signal(signum, self._note) for signum in (signal.SIGINT, signal.SIGTERM)}
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self.signum = signum
@@ -38,6 +37,11 @@ class Guard(L.Callback):
             if trainer.is_global_zero:
                 self.checkpoint.save(trainer, module)
             raise Preempted(self.signum or signal.SIGTERM)
+
+    def release(self) -> None:
+        """Give the signals back to whoever had them."""
+        for signum, handler in self.before.items():
+            signal.signal(signum, handler)
 
     def check(self) -> None:
         """Raise Preempted between pieces of work that are not training, whose checkpoint is written already."""

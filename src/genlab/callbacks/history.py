@@ -36,12 +36,12 @@ class Means:
 
 
 class History(L.Callback):
-    """Writes the training and validation curves, and stops a run whose loss is no longer a number."""
+    """Writes the training curves, and stops a run whose loss is no longer a number."""
 
     def __init__(self, run: Run, tracker: Tracker, clock: Clock, batch: int, every: int, start: int):
         self.run, self.tracker, self.clock = run, tracker, clock
         self.batch, self.every = batch, every
-        self.train, self.validation = Means(), Means()
+        self.means = Means()
         self.since = (start, clock.seconds)
 
     def on_train_batch_end(
@@ -51,27 +51,22 @@ class History(L.Callback):
         outputs: dict[str, Tensor],
         *_: Any,  # pyright: ignore
     ) -> None:
-        self.train.add(outputs)
+        self.means.add(outputs)
         if due(module.images_seen, self.batch, self.every) or trainer.is_last_batch:
-            row = self.train.take("train")
+            row = self.means.take("train")
             images, seconds = module.images_seen - self.since[0], self.clock.seconds - self.since[1]
             if seconds > 0:
                 row["train/images_per_second"] = images / seconds
             self.since = (module.images_seen, self.clock.seconds)
-            self._write(module, row)
+            self.write(module, row)
             if not torch.isfinite(torch.tensor(row.get("train/loss", 0.0))):
                 raise GenlabError(
                     f"the loss is {row['train/loss']} at {module.images_seen} images: try a lower optimizer.lr or "
                     f"optimizer.clip_norm=1; the last good checkpoint is in {self.run.checkpoints}"
                 )
 
-    def on_validation_batch_end(self, trainer: L.Trainer, module: Any, outputs: dict[str, Tensor], *_: Any) -> None:  # pyright: ignore
-        self.validation.add(outputs)
-
-    def on_validation_end(self, trainer: L.Trainer, module: GenerativeModule) -> None:  # pyright: ignore
-        self._write(module, self.validation.take("val"))
-
-    def _write(self, module: GenerativeModule, row: dict[str, float]) -> None:
+    def write(self, module: GenerativeModule, row: dict[str, float]) -> None:
+        """One line, in the file and in the tracker."""
         row = {"images_seen": module.images_seen, "seconds": self.clock.seconds, **row}
         self.run.append("history.jsonl", row)
         self.tracker.log(row)

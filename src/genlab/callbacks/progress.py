@@ -18,8 +18,8 @@ from genlab.run import write_atomically
 class Report(L.Callback):
     """A progress bar on a terminal, and at most twice a second the JSON file that $GENLAB_REPORT names."""
 
-    def __init__(self, run_dir: Path, name: str, start: int, max_images: int):
-        self.run_dir, self.name, self.max_images, self.images_seen = run_dir, name, max_images, start
+    def __init__(self, run_dir: Path, name: str, max_images: int):
+        self.run_dir, self.name, self.max_images = run_dir, name, max_images
         self.file = Path(os.environ["GENLAB_REPORT"]) if "GENLAB_REPORT" in os.environ else None
         self.last = 0.0
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -30,31 +30,31 @@ class Report(L.Callback):
             console=Console(stderr=True),
             disable=not _interactive(),
         )
-        self.task = self.bar.add_task(name, total=max_images, completed=start)
+        self.task = self.bar.add_task(name, total=max_images)
 
-    def phase(self, phase: str, objective: float | None = None, why: str | None = None) -> None:
+    def phase(self, phase: str, images_seen: int, objective: float | None = None, why: str | None = None) -> None:
         """Say what the run is doing now."""
-        self.bar.update(self.task, description=f"{self.name} {phase}", completed=self.images_seen)
+        self.bar.update(self.task, description=f"{self.name} {phase}", completed=images_seen)
         if self.file is not None:
             report = {
                 "run_dir": str(self.run_dir),
                 "phase": phase,
-                "images_seen": self.images_seen,
+                "images_seen": images_seen,
                 "max_images": self.max_images,
                 "objective": objective,
                 "why": why,
             }
             write_atomically(self.file, json.dumps(report))
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, module: GenerativeModule) -> None:  # pyright: ignore
         self.bar.start()
-        self.phase("training")
+        self.phase("training", module.images_seen)
 
     def on_train_batch_end(self, trainer: L.Trainer, module: GenerativeModule, *_: Any) -> None:  # pyright: ignore
         now = time.perf_counter()
         if now - self.last > 0.5:
-            self.last, self.images_seen = now, module.images_seen
-            self.phase("training")
+            self.last = now
+            self.phase("training", module.images_seen)
 
     def stop(self) -> None:
         self.bar.stop()

@@ -4,31 +4,23 @@ import math
 
 import lightning as L
 
-from genlab.data.loader import SequentialLoader, TrainLoader
+from genlab.data.loader import TrainLoader
 from genlab.data.source import Source
 from genlab.module import GenerativeModule
 
 
 class DataModule(L.LightningDataModule):
-    """Train batches from where the model stands up to `max_images`, as one epoch, and the test split for validation."""
+    """Train batches from where the model stands up to `max_images`, as one epoch."""
 
     def __init__(self, source: Source, batch: int, seed: int, max_images: int):
         super().__init__()
         self.source, self.batch, self.seed, self.max_images = source, batch, seed, max_images
 
     def train_dataloader(self) -> TrainLoader:
-        trainer = self._trainer
+        trainer = self.trainer
+        assert trainer is not None, "called by a Trainer"
         module = trainer.lightning_module
         assert isinstance(module, GenerativeModule)
         start, stop = module.images_seen // self.batch, math.ceil(self.max_images / self.batch)
         ranks = (trainer.global_rank, trainer.world_size)
         return TrainLoader(self.source.split("train"), self.batch, self.seed, start, stop, *ranks)
-
-    def val_dataloader(self) -> SequentialLoader:
-        trainer = self._trainer
-        return SequentialLoader(self.source.split("test"), self.batch, trainer.global_rank, trainer.world_size)
-
-    @property
-    def _trainer(self) -> L.Trainer:
-        assert self.trainer is not None, "train_dataloader is called by a Trainer"
-        return self.trainer

@@ -3,6 +3,8 @@
 Alpaydin & Kaynak 1998, Optical Recognition of Handwritten Digits (UCI): the test part of the original set.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
@@ -19,9 +21,9 @@ class Digits:
 
     def split(self, name: str) -> Batch:
         """The whole split "train" or "test"; raises GenlabError for any other name."""
-        bunch = load_digits()
-        images = np.rint(bunch["images"] * (255 / 16)).astype(np.uint8)[:, None]  # (1797, 1, 8, 8)
-        labels = bunch["target"].astype(np.int64)
+        bunch: Any = load_digits()
+        images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]  # (1797, 1, 8, 8)
+        labels = bunch.target.astype(np.int64)
         rows = train_test_split(np.arange(len(labels)), test_size=360, random_state=0, stratify=labels)
         splits = dict(zip(("train", "test"), rows, strict=True))
         if name not in splits:

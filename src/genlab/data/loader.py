@@ -45,17 +45,15 @@ class TrainLoader:
 
 
 class SequentialLoader:
-    """A split once, in its own order; rank r takes every world-th batch."""
+    """A split once, in its own order."""
 
-    def __init__(self, data: Batch, batch: int, rank: int = 0, world: int = 1):
-        self.data, self.batch, self.rank, self.world = data, batch, rank, world
-
-    def __len__(self) -> int:
-        return len(range(self.rank * self.batch, len(self.data.x), self.world * self.batch))
+    def __init__(self, data: Batch, batch: int):
+        self.data, self.batch = data, batch
 
     def __iter__(self) -> Iterator[Batch]:
-        for i in range(self.rank * self.batch, len(self.data.x), self.world * self.batch):
-            yield Batch(*(None if v is None else v[i : i + self.batch] for v in self.data))  # pyright: ignore
+        for i in range(0, len(self.data.x), self.batch):
+            y = None if self.data.y is None else self.data.y[i : i + self.batch]
+            yield Batch(self.data.x[i : i + self.batch], y)
 
 
 def select(data: Batch, index: Tensor) -> Batch:

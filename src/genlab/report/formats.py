@@ -105,25 +105,45 @@ def _md(text: str) -> str:
 
 def to_csv(tables: Sequence[Table]) -> str:
     """One line per row of every table, numbers in full."""
-    metrics = list(dict.fromkeys(column.metric for table in tables for column in table.columns))
-    per_metric = [name for metric in metrics for name in (metric, *(f"{metric}_{part}" for part in PARTS))]
+    lines = [_csv_line(row, table) for table in tables for row in (*table.references, *table.rows)]
+    metrics = dict.fromkeys(column.metric for table in tables for column in table.columns)
+    numbers = [name for metric in metrics for name in (metric, *(f"{metric}_{part}" for part in PARTS))]
+    written = {name for line in lines for name in line}
     text = io.StringIO()
-    fields = ["data", "row", "model", "state", "seeds", "n", "images_seen", *per_metric, "notes"]
+    fields = [
+        "data",
+        "row",
+        "model",
+        "state",
+        "seeds",
+        "n",
+        "images_seen",
+        *filter(written.__contains__, numbers),
+        "notes",
+    ]
     writer = csv.DictWriter(text, fields, lineterminator="\n")
     writer.writeheader()
-    for table in tables:
-        for row in (*table.references, *table.rows):
-            line: dict[str, Any] = {"data": table.data, "row": "model" if row.runs else "reference", "model": row.label}
-            line |= {"state": row.state or ("finished" if row.runs else ""), "seeds": len(row.runs) or ""}
-            line["n"] = "" if row.n is None else row.n
-            line["images_seen"] = "-".join(map(str, row.images_seen))
-            for metric, cell in row.cells.items():
-                spread = "" if cell.spread is None else cell.spread
-                parts = dict(zip(PARTS, (spread, len(cell.seeds) or "", cell.kind), strict=True))
-                line |= {metric: cell.value} | {f"{metric}_{part}": value for part, value in parts.items()}
-            line["notes"] = "; ".join(f"{metric}: {n}" for metric, cell in row.cells.items() for n in cell.notes)
-            writer.writerow(line)
+    writer.writerows(lines)
     return text.getvalue()
+
+
+def _csv_line(row: Row, table: Table) -> dict[str, Any]:
+    """What there is to say of one row; a field without content is left out."""
+    line: dict[str, Any] = {
+        "data": table.data,
+        "row": "model" if row.runs else "reference",
+        "model": row.label,
+        "n": row.n,
+    }
+    if row.runs:
+        line |= {"state": row.state or "finished", "seeds": len(row.runs)}
+        line["images_seen"] = "-".join(map(str, row.images_seen))
+    for metric, cell in row.cells.items():
+        line[metric] = cell.value
+        parts = zip(PARTS, (cell.spread, len(cell.seeds) or None, cell.kind or None), strict=True)
+        line |= {f"{metric}_{part}": value for part, value in parts if value is not None}
+    line["notes"] = "; ".join(f"{metric}: {note}" for metric, cell in row.cells.items() for note in cell.notes)
+    return line
 
 
 def to_json(tables: Sequence[Table]) -> str:

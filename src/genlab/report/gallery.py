@@ -21,9 +21,7 @@ def training(table: Table) -> str:
     if not rows:
         return ""
     real = real_data(table)
-    first = (
-        [_figure("real data", table.data, "#888", _image(real, f"a grid of real {table.data} data"))] if real else []
-    )
+    first = [_figure("real data", table.data, "", _image(real, f"a grid of real {table.data} data"))] if real else []
     models = [_model(row, frames, table) for row, frames in rows]
     steps = sorted({images for _, frames in rows for images, _ in frames})
     last = len(steps) - 1
@@ -71,7 +69,7 @@ def _model(row: Row, frames: list[tuple[int, Path]], table: Table) -> str:
 
 def _figure(name: str, text: str, colour: str, images: str) -> str:
     """A picture with its caption above."""
-    swatch = f'<span class="swatch" style="background:{colour}"></span>'
+    swatch = f'<span class="swatch" style="background:{colour}"></span>' if colour else ""
     caption = f'{swatch}<b>{escape(name)}</b><small>{escape(text)}</small><small class="seen"></small>'
     return f"<figure><figcaption>{caption}</figcaption>{images}</figure>"
 

@@ -75,8 +75,9 @@ class RunRecord:
 
     @property
     def images_seen(self) -> int | None:
-        """How many real images the run has consumed."""
-        return _count(self.status.get("images_seen"))
+        """How many real images the run has consumed; the history is ahead of the status while a run goes on."""
+        known = [_count(point.get("images_seen")) for point in (self.status, *self.history[-1:])]
+        return max((seen for seen in known if seen is not None), default=None)
 
     @property
     def frames(self) -> list[tuple[int, Path]]:

@@ -1,15 +1,14 @@
 """Runs become tables: one per data set, one row per model, one column per metric, footnotes where protocols differ."""
 
-import json
 import math
 import re
 import statistics
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from genlab.report.protocols import PER_MODEL, compared, difference, usual_protocol
 from genlab.report.records import Measurement, RunRecord, flat, printable
 
 COSTS = ("nfe", "ms_per_sample", "train_images_per_second", "parameters")
@@ -18,9 +17,6 @@ REFERENCES = {
     "train_full": "whole train vs {split} (floor)",
     "noise": "noise vs {split} (ceiling)",
 }
-# Protocol fields that describe the run or have a column of their own: no footnote. All others must agree.
-PER_RUN = {"nfe", "sampler", "seed", "checkpoint", "weights", "kind"}
-PER_MODEL = {"sampler", "weights"}  # what the seeds of one model must share besides
 # Settings that never tell two groups apart.
 MACHINE = ("seed", "hydra", "logger", "force", "output", "trainer.devices", "trainer.accelerator", "trainer.max_images")
 SYMBOLS = "†‡§¶‖"
@@ -132,7 +128,7 @@ def _table(data: str, runs: list[RunRecord]) -> Table:
     for run in sorted(runs, key=lambda run: run.seed):
         by_group.setdefault(run.group, []).append(run)
     groups = list(by_group.values())
-    usual = {name: _usual_protocol(_measurements(runs, name)) for name in _metrics(runs)}
+    usual = {name: usual_protocol(_measurements(runs, name)) for name in _metrics(runs)}
     rows = [_row(label, group, usual) for label, group in zip(_labels(groups), groups, strict=True)]
     columns = tuple(
         Column(name, next((m.better for m in _measurements(runs, name) if m.better), None)) for name in usual
@@ -165,9 +161,9 @@ def _cell(runs: list[RunRecord], name: str, usual: dict[str, Any]) -> Cell:
     """One metric over the seeds that measured it."""
     first, *others = measurements = _measurements(runs, name)
     values = [m.value for m in measurements]
-    notes = [_difference(_compared(m.protocol), _compared(usual), "elsewhere") for m in measurements]
+    notes = [difference(compared(m), usual, "elsewhere") for m in measurements]
     chosen = [flat({k: v for k, v in m.protocol.items() if k in PER_MODEL}) for m in measurements]
-    notes += [_difference(other, chosen[0], f"seed {runs[0].seed}:") for other in chosen]
+    notes += [difference(other, chosen[0], f"seed {runs[0].seed}:") for other in chosen]
     seeds = [run.seed for run in runs] * 2
     where = {note: [seed for other, seed in zip(notes, seeds, strict=True) if other == note] for note in notes if note}
     spread = statistics.stdev(values) if others and all(map(math.isfinite, values)) else None
@@ -206,9 +202,8 @@ def _rank(row: Row, columns: tuple[Column, ...]) -> tuple[bool, float, str]:
 def _references(runs: list[RunRecord], usual: dict[str, dict[str, Any]]) -> tuple[Row, ...]:
     """The floor and the ceiling of every metric, one row for every n at which they were measured."""
     rows: dict[tuple[str, str, int | None], dict[str, Cell]] = {}
-    for name, protocol in usual.items():
-        compared = _compared(protocol)
-        noted = [(_difference(_compared(m.protocol), compared, "elsewhere"), m) for m in _measurements(runs, name)]
+    for name, fields in usual.items():
+        noted = [(difference(compared(m), fields, "elsewhere"), m) for m in _measurements(runs, name)]
         for note, measurement in sorted(noted, key=lambda pair: pair[0] != ""):  # the usual protocol speaks first
             for kind, reference in measurement.references.items():
                 split = measurement.protocol.get("reference_split", "test")
@@ -233,26 +228,3 @@ def _labels(groups: list[list[RunRecord]]) -> list[str]:
     # The same configuration trained in two places, say by two versions of the code, differs in its place only.
     places = [f"{label} in {printable(first.path.parent)}" for label, (first, *_) in zip(labels, groups, strict=True)]
     return [label if labels.count(label) == 1 else place for label, place in zip(labels, places, strict=True)]
-
-
-def _usual_protocol(measurements: list[Measurement]) -> dict[str, Any]:
-    """The protocol most of a column's numbers share, the first of equals."""
-    keys = [json.dumps(_compared(m.protocol), sort_keys=True) for m in measurements]
-    return measurements[keys.index(Counter(keys).most_common(1)[0][0])].protocol
-
-
-def _compared(protocol: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a protocol that must agree between models."""
-    return flat({key: value for key, value in protocol.items() if key not in PER_RUN})
-
-
-def _difference(fields: dict[str, Any], usual: dict[str, Any], other: str) -> str:
-    """A footnote that names the fields in which two protocols differ; empty where they agree."""
-    differ = [key for key in dict.fromkeys((*usual, *fields)) if fields.get(key) != usual.get(key)]
-    return ", ".join(f"{key} {_text(fields.get(key))} ({other} {_text(usual.get(key))})" for key in differ)
-
-
-def _text(value: object) -> str:
-    """A protocol field in a footnote; of a checksum the first digits will do."""
-    text = printable(value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str))
-    return text if len(text) < 64 else f"{text[:12]}…"

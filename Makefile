@@ -1,0 +1,31 @@
+# Two commands: `make compare` and `make test`; each makes .venv first if need be.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: compare test test-slow lint setup clean
+.NOTPARALLEL:
+
+compare: setup
+	$(BIN)/genlab sweep digits
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+setup: .venv/.ready
+
+.venv/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+clean:
+	rm -rf .venv build dist

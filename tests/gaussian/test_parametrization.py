@@ -1,0 +1,77 @@
+"""Targets by their definitions, and x̂ as their exact inverse on every path."""
+
+import pytest
+import torch
+
+from genlab.errors import GenlabError
+from genlab.gaussian.denoiser import Denoiser, Index
+from genlab.gaussian.parametrization import Eps, ScaledScore, Score, V, Velocity, X
+
+PARAMETRIZATIONS = {kind.__name__: kind() for kind in (Eps, X, V, Score, ScaledScore, Velocity)}
+every = pytest.mark.parametrize("parametrization", PARAMETRIZATIONS.values(), ids=PARAMETRIZATIONS)
+FRACTIONS = (1e-8, 1e-5, 1e-3, 0.1, 0.5, 0.9)  # α = 0 at the end of Linear leaves some targets without an inverse
+
+
+@pytest.fixture
+def pair():
+    return torch.randn(2, len(FRACTIONS), 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def point(path):
+    t = path.t_max * torch.tensor(FRACTIONS, dtype=torch.float64)
+    return path(t if path.twin is None else t.ceil(), 4)
+
+
+@every
+def test_denoise_inverts_target(path, parametrization, pair, point):
+    x, eps = pair
+    if parametrization.needs_derivative and path.twin is not None:
+        with pytest.raises(GenlabError, match=path.twin):
+            Denoiser(torch.nn.Identity(), path, parametrization, Index())
+        return
+    x_hat = parametrization.denoise(point.alpha * x + point.sigma * eps, parametrization.target(x, eps, point), point)
+    torch.testing.assert_close(x_hat, x, rtol=0, atol=1e-12)  # σ/α is below 90 here: 90 · 2^-52 is 2e-14
+
+
+@pytest.mark.parametrize("path", ["Linear"], indirect=True)
+@pytest.mark.parametrize("name", ["X", "V", "Velocity"])
+def test_pure_noise_still_has_an_inverse(path, pair, name):
+    """At t = 1 of flow matching, where samplers begin, α = 0."""
+    x, eps = pair
+    p = path(torch.ones(len(x), dtype=torch.float64), 4)
+    x_hat = PARAMETRIZATIONS[name].denoise(eps, PARAMETRIZATIONS[name].target(x, eps, p), p)
+    torch.testing.assert_close(x_hat, x, rtol=0, atol=1e-12)
+
+
+def test_scores_are_gradients_of_the_log_density(path, pair, point):
+    x, eps = pair
+    x_t = (point.alpha * x + point.sigma * eps).requires_grad_()
+    torch.distributions.Normal(point.alpha * x, point.sigma).log_prob(x_t).sum().backward()
+    # x_t - αx loses |x_t|/σ digits: 1e-12 of relative error at σ = 3e-4
+    torch.testing.assert_close(Score().target(x, eps, point), x_t.grad, rtol=1e-9, atol=1e-6)
+    torch.testing.assert_close(ScaledScore().target(x, eps, point), point.sigma * x_t.grad, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("path", ["VP", "VE", "Linear"], indirect=True)
+def test_velocity_is_the_motion_of_the_sample(path, pair, point):
+    """A central difference in time, whose error is O(h²)."""
+    x, eps = pair
+    t = torch.full((len(x),), 0.5, dtype=torch.float64)
+    before, after, now = path(t - 1e-6, 4), path(t + 1e-6, 4), path(t, 4)
+    motion = ((after.alpha - before.alpha) * x + (after.sigma - before.sigma) * eps) / 2e-6
+    torch.testing.assert_close(Velocity().target(x, eps, now), motion, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("path", ["VP", "Table"], indirect=True)
+def test_v_turns_x_into_eps_along_the_circle(pair, point):
+    """x_t = cos φ x + sin φ ε gives V = dx_t/dφ: orthogonal to x_t in the basis (x, ε), and of unit length."""
+    angle = torch.atan2(point.sigma, point.alpha)
+    x, eps = pair
+    torch.testing.assert_close(V().target(x, eps, point), angle.cos() * eps - angle.sin() * x)
+
+
+def test_eps_and_x_are_themselves(pair, point):
+    x, eps = pair
+    assert Eps().target(x, eps, point) is eps
+    assert X().target(x, eps, point) is x

@@ -1,0 +1,115 @@
+"""Typing errors, run directories and what may be built."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from genlab.config import preflight, run_dir
+from genlab.errors import GenlabError
+from genlab.instantiation import build, check_targets
+
+
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("trainer.max_imagez=5", "did you mean trainer.max_images?"),
+        ("max_images=5", "did you mean trainer.max_images?"),
+        ("model.clases=3", "did you mean model.classes?"),
+        ("sampler.stepz=4", "did you mean sampler.steps?"),
+        ("model=ddpn", "did you mean ddpm?"),
+        ("experiment=digits/ddpn", "did you mean digits/ddpm?"),
+        ("data=digit", "did you mean digits?"),
+        ("trainer.max_images=abc", "trainer.max_images: Value 'abc'"),
+        ("seed=", "seed: Value ''"),
+        ("optimizer.lr=fast", "optimizer.lr: Value 'fast'"),
+        ("trainer.max_images=0", "trainer.max_images=0: at least 1"),
+        ("trainer.batch=-1", "trainer.batch=-1: at least 1"),
+        ("evaluation.n=-1", "evaluation.n must be 0"),
+        ("outputs=/dev/null/x", "cannot make the folder /dev/null/x"),
+        ("outputs=/proc/x", "cannot make the folder /proc/x"),
+        ("network=dcgan", "model"),
+        ("a b", "cannot read the override"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_remedy(override: str, hint: str) -> None:
+    with pytest.raises(GenlabError) as caught:
+        preflight("train", [override])
+    assert hint in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["trian"], ["train", "trainer.max_imagez=5"], ["sample", "--help"], ["evaluate", "--help"]],
+)
+def test_the_command_answers_at_once_without_torch(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+    (tmp_path / "lightning.py").write_text("raise SystemExit('lightning was imported')")
+    command = [sys.executable, "-c", "from genlab.cli import main; main()", *arguments]
+    started = time.perf_counter()
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    assert time.perf_counter() - started < 30  # a hang; the speed itself is measured in benchmarks/
+    assert "was imported" not in done.stdout + done.stderr
+    expected = 0 if "--help" in arguments else 2
+    assert done.returncode == expected, done.stderr
+    assert len(done.stderr.splitlines()) == (0 if expected == 0 else 1)
+
+
+def test_the_run_directory_depends_on_what_is_learned_and_nothing_else() -> None:
+    def at(*overrides: str) -> str:
+        return run_dir(preflight("train", ["experiment=digits/ddpm", *overrides]))
+
+    same = [
+        "trainer.max_images=7000",
+        "logger=none",
+        "trainer.threads=1",
+        "sampler.steps=3",
+        "evaluation.n=5",
+        "force=true",
+    ]
+    assert {at(), *(at(override) for override in same)} == {at()}
+    others = [
+        "seed=1",
+        "optimizer.lr=0.1",
+        "trainer.batch=32",
+        "network.width=8",
+        "model.classes=10",
+        "trainer.precision=bf16-mixed",
+    ]
+    assert len({at(), *(at(override) for override in others)}) == 1 + len(others)
+
+
+def test_only_our_own_targets_are_built(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    for target in (
+        "os.system",
+        "genlab.run.os.system",
+        "genlab.run.shutil.rmtree",
+        "torch.load",
+        "builtins.eval",
+        "genlab",
+    ):
+        with pytest.raises(GenlabError, match="_target_"):
+            build({"_target_": target, "_args_": [f"touch {canary}"]})
+    with pytest.raises(GenlabError, match=r"os\.system"):
+        check_targets({"model": {"list": [{"_target_": "os.system"}]}})
+    with pytest.raises(GenlabError, match="did you mean Eps"):
+        build({"_target_": "genlab.gaussian.parametrization.Epz"})
+    assert not canary.exists()
+    assert isinstance(
+        build({"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1}, trust=True), torch.nn.Linear
+    )
+
+
+def test_building_passes_on_the_one_line_of_what_was_built() -> None:
+    with pytest.raises(GenlabError, match=r"sampler\.steps=0"):
+        build(preflight("train", ["experiment=digits/ddpm", "sampler.steps=0"]).model)
+    with pytest.raises(GenlabError, match="use the path VE"):
+        build(preflight("train", ["experiment=digits/ncsn", "sampler=heun"]).model)
+    with pytest.raises(GenlabError, match="more than the 1000 steps"):
+        build(preflight("train", ["experiment=digits/ddpm", "sampler.steps=2000"]).model)

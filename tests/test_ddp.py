@@ -1,0 +1,46 @@
+"""Two processes on the CPU are one process with the same global batch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from genlab.config import preflight
+from genlab.instantiation import build
+from genlab.run import Run
+
+OVERRIDES = ["experiment=digits/ddpm", "trainer.batch=32", "sampler.steps=2", "evaluation.n=8", "logger.mode=offline"]
+
+
+def test_two_ranks_equal_one_process_and_write_one_record(outputs: Path) -> None:
+    probe = Path(__file__).parent / "ddp_probe.py"
+    overrides = [*OVERRIDES, "trainer=ddp", "trainer.max_images=96", "trainer.batch=32", "trainer.accelerator=cpu"]
+    environment = {**os.environ, "PROBE": str(outputs), "GENLAB_OUTPUTS": str(outputs), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(probe), *overrides, f"outputs={outputs}"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    ranks = [torch.load(outputs / f"drawn{rank}.pt") for rank in (0, 1)]
+    grads = [torch.load(outputs / f"grads{rank}.pt") for rank in (0, 1)]
+    ends = [torch.load(outputs / f"end{rank}.pt") for rank in (0, 1)]
+
+    assert ranks[0]["x"].shape == (16, 1, 8, 8), "the batch is that of all ranks together"
+    assert not torch.equal(ranks[0]["eps"], ranks[1]["eps"]), "each rank has noise of its own"
+    assert not torch.equal(ranks[0]["t"], ranks[1]["t"])
+
+    module = build(preflight("train", overrides).model)
+    module.load_state_dict(ranks[0]["weights"])
+    x, eps, t = (torch.cat([ranks[0][k], ranks[1][k]]) for k in ("x", "eps", "t"))
+    module.loss_at(x, eps, t, None)["loss"].backward()
+    for name, p in module.named_parameters():
+        assert torch.equal(grads[0][name], grads[1][name]), name
+        torch.testing.assert_close(grads[0][name], p.grad, rtol=1e-4, atol=1e-6, msg=name)
+    for name in ends[0]:
+        assert torch.equal(ends[0][name], ends[1][name]), name
+
+    (status,) = outputs.glob("digits/ddpm/*/status.json")
+    run = Run(status.parent)
+    assert run.status["state"] == "finished"
+    assert len((run.path / "history.jsonl").read_text().splitlines()) == 1
+    assert len(list(run.path.glob("wandb/offline-run-*"))) == 1, "one W&B run for both ranks"
