@@ -52,7 +52,9 @@ def test_the_command_answers_at_once_without_torch(arguments: list[str], tmp_pat
     (tmp_path / "lightning.py").write_text("raise SystemExit('lightning was imported')")
     command = [sys.executable, "-c", "from genlab.cli import main; main()", *arguments]
     started = time.perf_counter()
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    done = subprocess.run(
+        command, check=False, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True
+    )
     assert time.perf_counter() - started < 30  # a hang; the speed itself is measured in benchmarks/
     assert "was imported" not in done.stdout + done.stderr
     expected = 0 if "--help" in arguments else 2
@@ -110,6 +112,6 @@ def test_building_passes_on_the_one_line_of_what_was_built() -> None:
     with pytest.raises(GenlabError, match=r"sampler\.steps=0"):
         build(preflight("train", ["experiment=digits/ddpm", "sampler.steps=0"]).model)
     with pytest.raises(GenlabError, match="use the path VE"):
-        build(preflight("train", ["experiment=digits/ncsn", "sampler=heun"]).model)
+        build(preflight("train", ["experiment=digits/ncsn", "sampler=heun", "sampler.steps=5"]).model)
     with pytest.raises(GenlabError, match="more than the 1000 steps"):
         build(preflight("train", ["experiment=digits/ddpm", "sampler.steps=2000"]).model)

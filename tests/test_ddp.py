@@ -19,7 +19,7 @@ def test_two_ranks_equal_one_process_and_write_one_record(outputs: Path) -> None
     overrides = [*OVERRIDES, "trainer=ddp", "trainer.max_images=96", "trainer.batch=32", "trainer.accelerator=cpu"]
     environment = {**os.environ, "PROBE": str(outputs), "GENLAB_OUTPUTS": str(outputs), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(probe), *overrides, f"outputs={outputs}"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
+    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
     ranks = [torch.load(outputs / f"drawn{rank}.pt") for rank in (0, 1)]
     grads = [torch.load(outputs / f"grads{rank}.pt") for rank in (0, 1)]

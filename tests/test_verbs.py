@@ -40,7 +40,7 @@ def test_sample_draws_the_same_whatever_n(run: Path, tmp_path: Path, monkeypatch
     assert (many["y"] == 3).all()
     np.testing.assert_array_equal(few["x"], many["x"][:3])
     assert Image.open(tmp_path / "5" / "samples.png").size > (0, 0)
-    assert Image.open(tmp_path / "5" / "trajectory.webp").n_frames == 5  # type: ignore[attr-defined]
+    assert Image.open(tmp_path / "5" / "trajectory.webp").n_frames == 4  # type: ignore[attr-defined]
 
 
 def test_another_sampler_is_recorded_with_the_number(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,11 @@ def _scatter(x: Tensor, limit: float = 3.0, size: int = 256) -> Image.Image:
     return Image.fromarray(ink.astype(np.uint8))
 
 
+def thinned(frames: Sequence[Tensor], most: int) -> list[Tensor]:
+    """At most about `most` of the frames at equal distances, the last among them: as many tell as much as a thousand."""
+    return [*frames[: -1 : max(1, len(frames) // most)], frames[-1]]
+
+
 def animate(frames: Sequence[Image.Image], path: Path, seconds: float = 4.0) -> None:
     """An animated WebP that stays on its last frame for a second."""
     durations = [round(1000 * seconds / len(frames))] * (len(frames) - 1) + [1000]

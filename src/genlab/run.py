@@ -72,6 +72,10 @@ class Run:
         self._lock.write(str(os.getpid()))
         self._lock.flush()
 
+    def unlock(self) -> None:
+        """Let others have the directory."""
+        self._lock.close()
+
     def clear(self) -> None:
         """Forget everything but the lock."""
         for child in self.path.iterdir():
@@ -89,7 +93,10 @@ class Run:
         text = path.read_text()
         if "${" in text:
             raise GenlabError(f"{path} holds an interpolation '${{': refused, a recorded configuration has none")
-        config = yaml.safe_load(text)
+        try:
+            config = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise GenlabError(f"{path} is not plain YAML: {' '.join(str(error).split())}") from None
         if not isinstance(config, dict):
             raise GenlabError(f"{path} is not a configuration")
         return config

@@ -29,7 +29,7 @@ def sample(path: Path, options: Options, overrides: list[str]) -> Path:
     import torch
 
     from genlab.noise import NoiseStream
-    from genlab.pictures import animate, picture
+    from genlab.pictures import animate, picture, thinned
     from genlab.run import Run
     from genlab.scoring import load
 
@@ -54,8 +54,7 @@ def sample(path: Path, options: Options, overrides: list[str]) -> Path:
     np.savez_compressed(folder / "samples.npz", x=frames[-1].numpy(), y=y.numpy(), seed=options.seed)
     picture(frames[-1]).save(folder / "samples.png")
     if len(frames) > 1:
-        shown = frames[:: max(1, len(frames) // 60)] + frames[-1:]  # sixty frames tell as much as a thousand
-        animate([picture(x) for x in shown], folder / "trajectory.webp")
+        animate([picture(x) for x in thinned(frames, 60)], folder / "trajectory.webp")
     return folder
 
 

@@ -18,14 +18,14 @@ from genlab.callbacks.ema import EMA
 from genlab.callbacks.guard import Guard, Preempted
 from genlab.callbacks.history import History
 from genlab.callbacks.progress import Report
-from genlab.callbacks.samples import Samples, show
+from genlab.callbacks.samples import Samples, count, frames
 from genlab.callbacks.validation import Validation
 from genlab.data.datamodule import DataModule
 from genlab.errors import GenlabError
 from genlab.instantiation import build
 from genlab.module import GenerativeModule
 from genlab.noise import key
-from genlab.pictures import picture
+from genlab.pictures import animate, picture, thinned
 from genlab.run import Run, redact
 from genlab.scoring import adopt, evaluate
 from genlab.tracking import Nothing, Tracker
@@ -42,17 +42,17 @@ def train(config: DictConfig, folder: Path) -> float | None:
     leader = int(os.environ.get("LOCAL_RANK", os.environ.get("RANK", "0"))) == 0
     run = Run(folder)
     report = Report(folder, f"{config.data.name}/{config.model_name} s{config.seed}", config.trainer.max_images)
+    session = Session(config, run, report, leader)
     if leader:
         run.lock()
-        if config.force:
+    try:
+        if leader and config.force:
             run.clear()
         status = run.status
-        if status.get("state") == "finished" and status["images_seen"] >= config.trainer.max_images:
+        if leader and status.get("state") == "finished" and status["images_seen"] >= config.trainer.max_images:
             report.phase("finished", status["images_seen"], objective=status["objective"])
             print(f"genlab: already finished: {folder} (force=true trains again)")
             return status["objective"]
-    session = Session(config, run, report, leader)
-    try:
         session.build()
         return session.train()
     except Preempted as stop:
@@ -78,7 +78,7 @@ class Session:
         self.config, self.plain = config, {key: value for key, value in plain.items() if key != "hydra"}
         self.run, self.report, self.leader = run, report, leader
         self.clock = Clock()
-        self.tracker: Tracker = Nothing()
+        self.tracker: Tracker = Nothing()  # until the model stands
 
     @property
     def images_seen(self) -> int:
@@ -97,13 +97,13 @@ class Session:
             adopt(self.module, state["state_dict"], str(self.run.path))
             self.ema.restore(state["averages"])
             self.module.images_seen, self.clock.seconds = state["images_seen"], state["seconds"]
+        self.tracker = build(self.config.logger) if self.leader else Nothing()
         self.guard, self.callbacks = self._callbacks(state)
         self.built = True
         if self.leader:
             self.run.rewind(self.images_seen)
             self.run.write_config(self.plain)
             self.status("running")
-            self.tracker = build(self.config.logger)
             self.tracker.start(self.run.path, redact(self.plain), "train")
 
     def _callbacks(self, state: dict[str, Any] | None) -> tuple[Guard, list[L.Callback]]:
@@ -157,9 +157,12 @@ class Session:
         """samples/final.png and trajectory.webp from the run's own noise, and data.png to compare with."""
         self.report.phase("sampling", self.images_seen)
         self.run.samples.mkdir(exist_ok=True)
-        count = 64 if len(self.module.shape) > 1 else 2000
-        picture(show(self.module, self.config.seed, count)).save(self.run.samples / "final.png")
-        picture(self.source.split("test").x[:count]).save(self.run.samples / "data.png")
+        n = count(self.module)
+        steps = list(frames(self.module, self.config.seed, n))
+        picture(steps[-1]).save(self.run.samples / "final.png")
+        picture(self.source.split("test").x[:n]).save(self.run.samples / "data.png")
+        if len(steps) > 1:
+            animate([picture(x) for x in thinned(steps, 40)], self.run.samples / "trajectory.webp")
         self.tracker.picture("samples", self.run.samples / "final.png", self.module.images_seen)
         self.guard.check()
 
@@ -185,7 +188,9 @@ class Session:
             self.tracker.finish(0 if state == "finished" else 1)
 
     def close(self) -> None:
-        """Give the signals and the terminal back."""
+        """Give the directory, the signals and the terminal back."""
+        if self.leader:
+            self.run.unlock()
         if self.built:
             self.guard.release()
         self.report.stop()

@@ -1,9 +1,21 @@
-"""Data whose best denoiser is known, on every path."""
+"""Every path, every sampler, and data whose best denoiser is known."""
+
+from functools import partial
 
 import pytest
 import torch
 
 from genlab.gaussian.path import VE, VP, Levels, Linear, Table, linear_betas
+from genlab.gaussian.samplers import (
+    DDIM,
+    Ancestral,
+    AnnealedLangevin,
+    Euler,
+    EulerMaruyama,
+    Heun,
+    PredictorCorrector,
+    ReverseDiffusion,
+)
 
 PATHS = {
     "VP": VP(),
@@ -11,6 +23,24 @@ PATHS = {
     "Linear": Linear(),
     "Table": Table(linear_betas(1000, 1e-4, 0.02)),
     "Levels": Levels(0.01, 50.0, 500),
+}
+
+CORRECTOR = partial(PredictorCorrector, predictor=ReverseDiffusion, snr=0.16)
+SAMPLERS = {
+    "ancestral-small": partial(Ancestral, large_variance=False, clip=False),
+    "ancestral-large": partial(Ancestral, large_variance=True, clip=False),
+    "ddim-0": partial(DDIM, eta=0.0, clip=False),
+    "ddim-0.5": partial(DDIM, eta=0.5, clip=False),
+    "ddim-1": partial(DDIM, eta=1.0, clip=False),
+    "reverse-diffusion": ReverseDiffusion,
+    "euler-maruyama": EulerMaruyama,
+    "euler": Euler,
+    "heun": Heun,
+    "corrector-batch": partial(CORRECTOR, corrections=1, per_sample=False),
+    "corrector-sample": partial(CORRECTOR, corrections=1, per_sample=True),
+    "corrector-none": partial(CORRECTOR, corrections=0, per_sample=False),
+    "corrector-euler-maruyama": partial(CORRECTOR, predictor=EulerMaruyama, corrections=1, per_sample=False),
+    "langevin": partial(AnnealedLangevin, inner=3, step_size=1e-5, denoise=True),
 }
 
 
@@ -43,6 +73,12 @@ class Mixture:
 def path(request):
     """Every path; a test that wants only some parametrizes "path" by name, indirectly."""
     return PATHS[request.param]
+
+
+@pytest.fixture
+def make(request):
+    """A sampler given its steps and grid; parametrize it by name, indirectly."""
+    return SAMPLERS[request.param]
 
 
 @pytest.fixture

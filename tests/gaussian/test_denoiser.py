@@ -12,13 +12,13 @@ from genlab.gaussian.path import VE, VP, Table, linear_betas
 class Recorder(nn.Module):
     """Answers `output` and keeps what it was asked."""
 
-    def __init__(self, output=0.0):
+    def __init__(self, output):
         super().__init__()
         self.output = output
 
     def forward(self, x, c, y=None):
         self.asked = (x, c, y)
-        return self.output * torch.ones_like(x)
+        return self.output
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,8 @@ class Recorder(nn.Module):
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_network_is_told_the_noise_of_each_row(path, embedding, t, expected, dtype):
-    network, x = Recorder(), torch.zeros(2, 3, 4, 4, dtype=dtype)
+    x = torch.zeros(2, 3, 4, 4, dtype=dtype)
+    network = Recorder(x)
     denoiser = Denoiser(network, path, Eps(), embedding)
     denoiser(x, torch.tensor(t, dtype=torch.float64), y=torch.tensor([7, 8]))
     seen, c, y = network.asked
@@ -46,14 +47,16 @@ def test_network_is_told_the_noise_of_each_row(path, embedding, t, expected, dty
 
 def test_sampling_in_float32_stays_in_float32():
     """Times of samplers are float64 scalars, which must not promote the images."""
-    x_hat = Denoiser(Recorder(), VP(), V(), Time(1.0))(torch.zeros(2, 3), torch.tensor(0.5, dtype=torch.float64))
+    x = torch.zeros(2, 3)
+    x_hat = Denoiser(Recorder(x), VP(), V(), Time(1.0))(x, torch.tensor(0.5, dtype=torch.float64))
     assert x_hat.dtype == torch.float32
 
 
 def test_output_is_read_row_by_row(path):
-    """A network that knows ε makes x̂ = x for rows at different times."""
+    """A network that knows the target makes x̂ = x for rows at different times."""
     x = torch.randn(3, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     t = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64) * path.t_max
     p = path(t, 4)
-    x_hat = Denoiser(Recorder(2.5), path, Eps(), Time(1.0))(p.alpha * x + p.sigma * 2.5, t)
+    network = Recorder(V().target(x, torch.ones_like(x), p))
+    x_hat = Denoiser(network, path, V(), Time(1.0))(p.alpha * x + p.sigma, t)
     torch.testing.assert_close(x_hat, x, rtol=0, atol=1e-12)

@@ -30,7 +30,7 @@ def test_as_many_steps_as_the_path_visits_each(grid):
 def test_score_sde_has_equal_steps():
     """N = 1000 and ε = 1e-3 make every interval 1/N, the last one to 0 included."""
     times = Linspace(1e-3)(VP(), 1000)
-    torch.testing.assert_close(times.diff(), torch.full((1000,), -1e-3).double(), rtol=1e-9, atol=0)
+    torch.testing.assert_close(times.diff(), torch.full((1000,), -1e-3, dtype=torch.float64), rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("grid", [Trailing(), Linspace(1.0)], ids=["trailing", "linspace"])
@@ -49,9 +49,9 @@ def test_more_steps_than_the_path_has(grid):
 
 
 @pytest.mark.parametrize(
-    ("path", "t_end"), [(VP(), 1.0), (VE(0.01, 50.0), 1.0), (TABLE, 1e-3)], ids=["VP", "VE", "Table"]
+    ("path", "t_end"), [(VP(), 0.0), (VP(), 1.0), (VE(0.01, 50.0), 1.0), (TABLE, 1e-3)], ids=["0", "VP", "VE", "Table"]
 )
 def test_an_end_made_for_another_kind_of_path(path, t_end):
-    """t_end = 1 means the smallest noise of a table, but the largest of a continuous path; 1e-3 the reverse."""
+    """t_end = 1 is the smallest noise of a table, but the largest of a continuous path; 1e-3 the reverse."""
     with pytest.raises(GenlabError, match="t_end"):
         Linspace(t_end)(path, 10)

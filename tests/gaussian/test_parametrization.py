@@ -44,13 +44,21 @@ def test_pure_noise_still_has_an_inverse(path, pair, name):
     torch.testing.assert_close(x_hat, x, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("path", ["Linear"], indirect=True)
+@pytest.mark.parametrize("name", ["Eps", "Score", "ScaledScore"])
+def test_pure_noise_has_no_inverse_that_divides_by_alpha(path, name):
+    """Or samples would be nan, after all the training."""
+    with pytest.raises(GenlabError, match="Velocity"):
+        Denoiser(torch.nn.Identity(), path, PARAMETRIZATIONS[name], Index())
+
+
 def test_scores_are_gradients_of_the_log_density(path, pair, point):
     x, eps = pair
     x_t = (point.alpha * x + point.sigma * eps).requires_grad_()
     torch.distributions.Normal(point.alpha * x, point.sigma).log_prob(x_t).sum().backward()
-    # x_t - αx loses |x_t|/σ digits: 1e-12 of relative error at σ = 3e-4
-    torch.testing.assert_close(Score().target(x, eps, point), x_t.grad, rtol=1e-9, atol=1e-6)
-    torch.testing.assert_close(ScaledScore().target(x, eps, point), point.sigma * x_t.grad, rtol=1e-9, atol=1e-9)
+    scaled = point.sigma**2 * x_t.grad  # of order σ, and x_t - αx is known to 1e-15
+    torch.testing.assert_close(point.sigma**2 * Score().target(x, eps, point), scaled, rtol=0, atol=1e-12)
+    torch.testing.assert_close(point.sigma * ScaledScore().target(x, eps, point), scaled, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("path", ["VP", "VE", "Linear"], indirect=True)

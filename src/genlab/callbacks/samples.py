@@ -1,8 +1,11 @@
 """Pictures of samples over training, always from the same noise."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import lightning as L
+import torch
+from torch import Tensor
 
 from genlab.callbacks.budget import Clock, due
 from genlab.callbacks.ema import EMA
@@ -13,14 +16,22 @@ from genlab.run import Run
 from genlab.tracking import Tracker
 
 
-def show(module: GenerativeModule, seed: int, n: int) -> Any:
-    """The n samples of every picture of a run with this seed, in data space, on the CPU; leaves the mode as it was."""
+@torch.no_grad()
+def frames(module: GenerativeModule, seed: int, n: int) -> Iterator[Tensor]:
+    """The n samples of every picture of a run with this seed after each step, in data space; leaves the mode as it was."""
     training = module.training
     module.eval()
     try:
-        return module.generate(NoiseStream(key(seed, "pictures"), device=module.device), n).cpu()
+        stream = NoiseStream(key(seed, "pictures"), device=module.device)
+        for z in module.trajectory(stream, n, module.labels(stream, n, None)):
+            yield module.codec.decode(z).cpu()
     finally:
         module.train(training)
+
+
+def count(module: GenerativeModule) -> int:
+    """How many samples a picture shows: an eight by eight grid of images, or enough points to see a density."""
+    return 64 if len(module.shape) > 1 else 2000
 
 
 class Samples(L.Callback):
@@ -30,15 +41,15 @@ class Samples(L.Callback):
         self, run: Run, tracker: Tracker, ema: EMA, clock: Clock, seed: int, batch: int, every: int, n: int = 64
     ):
         self.run, self.tracker, self.ema, self.clock = run, tracker, ema, clock
-        self.seed, self.batch, self.every, self.n = seed, batch, every, n
+        self.seed, self.batch, self.every = seed, batch, every
 
     def on_train_batch_end(self, trainer: L.Trainer, module: GenerativeModule, *_: Any) -> None:  # pyright: ignore
         if not due(module.images_seen, self.batch, self.every) or trainer.is_last_batch:  # the last is final.png
             return
         with self.ema.applied():
-            drawn = picture(show(module, self.seed, self.n if len(module.shape) > 1 else 2000))
+            x = list(frames(module, self.seed, count(module)))[-1]
         self.run.samples.mkdir(exist_ok=True)
         path = self.run.samples / f"{module.images_seen:09d}.png"
-        drawn.save(path)
+        picture(x).save(path)
         self.tracker.picture("samples", path, module.images_seen)
         self.clock.mark()
