@@ -122,10 +122,8 @@ class Session:
 
     def train(self) -> float | None:
         """Fit, then draw and score with the averaged weights."""
-        options = self.config.trainer
-        if self.images_seen < options.max_images:
-            data = DataModule(self.source, options.batch, self.config.seed, options.max_images)
-            self._trainer().fit(self.module, data)
+        if self.images_seen < self.config.trainer.max_images:
+            self.trainer().fit(self.module, self.data())
         if not self.leader:
             return None
         with self.ema.applied():
@@ -134,7 +132,11 @@ class Session:
         self.end("finished", None, objective)
         return objective
 
-    def _trainer(self) -> L.Trainer:
+    def data(self) -> DataModule:
+        options = self.config.trainer
+        return DataModule(self.source, options.batch, self.config.seed, options.max_images)
+
+    def trainer(self) -> L.Trainer:
         options = self.config.trainer
         # a GAN's steps each leave half of the parameters out
         ddp = DDPStrategy(find_unused_parameters=not self.module.automatic_optimization)

@@ -52,7 +52,7 @@ def test_generator_learns_from_a_critic_that_is_sure(objective, confidence):
 def test_optimal_critic_of_the_non_saturating_objective():
     """D* = log p/q; its loss is 2 log 2 - 2 JSD(p, q). Goodfellow et al. 2014, theorem 1."""
     p, q = torch.tensor([1, 2, 5]), torch.tensor([4, 3, 1])  # counts of 8
-    critic = (p / q).double().log().requires_grad_()
+    critic = (p.double() / q).log().requires_grad_()
     loss = NonSaturating().critic(critic.repeat_interleave(p), critic.repeat_interleave(q))
     assert loss.item() == pytest.approx(2 * math.log(2) - 2 * jensenshannon(p / 8, q / 8) ** 2)
     assert torch.autograd.grad(loss, critic)[0].abs().max() < 1e-12
