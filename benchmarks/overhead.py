@@ -107,7 +107,8 @@ def sampling(batch: int, steps: int) -> tuple[Callable[[], float], Callable[[], 
 
 def compare(ours: Callable[[], float], theirs: Callable[[], float], rounds: int) -> dict[str, float]:
     """Medians of alternating runs, after one of each to warm up."""
-    ours(), theirs()
+    for warm_up in (ours, theirs):
+        warm_up()
     a, b = zip(*((ours(), theirs()) if i % 2 else (theirs(), ours())[::-1] for i in range(rounds)), strict=True)
     ratios = [y / x for x, y in zip(a, b, strict=True)]
     return {"ours": statistics.median(a), "bare": statistics.median(b), "speed ratio": statistics.median(ratios)}

@@ -22,6 +22,15 @@ TABLE = Table(linear_betas(1000, 1e-4, 0.02))
 STD = torch.tensor([0.3, 0.8])
 
 
+class Start:
+    """A sampler that stays where it starts."""
+
+    def check(self, path): ...
+
+    def trajectory(self, denoiser, x, noise, y=None):
+        yield State(None, x, x)
+
+
 @pytest.fixture
 def build(common):
     def build(
@@ -68,7 +77,7 @@ def test_loss_of_ddpm(build, pair):
 def test_loss_of_ncsn(build, pair):
     """½ E ‖σ s_θ(x + σ ε) + ε‖²."""
     x, eps = pair
-    model = build(Levels(0.1, 10.0, 3), Score(), weight=SigmaSquared(), times=Steps(3))
+    model = build(Levels(0.1, 10.0, 3), Score(), weight=SigmaSquared(), times=Steps(3), sampler=Start())
     sigma, rows = torch.tensor([0.1, 1.0, 10.0, 1.0])[:, None], torch.tensor([0.0, 1.0, 2.0, 1.0])
     score = model.denoiser.network(x + sigma * eps, rows)
     loss = model.loss_at(x, eps, rows + 1, None)["loss"]
@@ -108,7 +117,7 @@ def test_loss_of_the_best_network_is_the_variance_that_is_left(build):
     n = 50_000
     model = build(network=Best())
     x = torch.randn(n, 2, generator=torch.Generator().manual_seed(1)) * STD
-    p = TABLE(torch.arange(1, 1001), 2)
+    p = TABLE(torch.arange(1.0, 1001.0), 2)
     left = (p.alpha**2 * STD**2 / (p.alpha**2 * STD**2 + p.sigma**2)).mean().item()
     torch.manual_seed(0)
     losses = torch.stack([model.loss(rows, None)["loss"] for rows in x.split(1000)])
@@ -148,15 +157,6 @@ def test_samples_are_of_the_label_asked_for(build):
     )
     y = torch.tensor([2, 0, 1])
     torch.testing.assert_close(model.sample(NoiseStream(0), 3, y), y[:, None].expand(3, 2).float())
-
-
-class Start:
-    """A sampler that stays where it starts."""
-
-    def check(self, path): ...
-
-    def trajectory(self, denoiser, x, noise, y=None):
-        yield State(None, x, x)
 
 
 def test_sampling_starts_from_the_noise_of_the_path(build):
