@@ -16,13 +16,16 @@ from genlab.errors import GenlabError
 
 
 def _task(config: DictConfig) -> float | None:
-    from genlab.training import train  # torch and lightning take seconds to import
-
     try:
+        from genlab.training import train  # torch and lightning take seconds to import
+
         return train(config, Path(run_dir(config)))
     except GenlabError as error:
         print(f"genlab: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:  # before the run could save anything, or for the second time
+        print("genlab: stopped at once; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
 
 
 def main() -> None:

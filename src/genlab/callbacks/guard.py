@@ -25,6 +25,12 @@ class Guard(L.Callback):
         self.checkpoint, self.signum = checkpoint, 0
         self.before = {signum: signal.signal(signum, self._note) for signum in (signal.SIGINT, signal.SIGTERM)}
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Once more: Lightning has put its own SIGTERM handler over ours, which saves nothing and exits with 0."""
+        for signum in self.before:
+            if not self.signum:
+                signal.signal(signum, self._note)
+
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self.signum = signum
         signal.signal(signum, signal.SIG_DFL if signum == signal.SIGTERM else signal.default_int_handler)
