@@ -39,7 +39,7 @@ class Pixels(Codec):
         return level * (2 / self.steps) - 1
 
     def decode(self, z: Tensor) -> Tensor:
-        """(B, C, H, W) float -> uint8, non-finite values as black so that a broken model still draws."""
+        """(B, C, H, W) float -> uint8, nan as black and what overshoots as black or white, so that a broken model still draws."""
         level = ((z.float().nan_to_num(-1.0) + 1) * (self.steps / 2)).round().clamp(0, self.steps)
         return (level * (255 / self.steps)).round().to(torch.uint8)
 

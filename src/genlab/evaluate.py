@@ -4,14 +4,13 @@ Scores a trained run again: with another sampler, more samples, another extracto
 in conf/evaluation/, such as frechet). Appends to the run's metrics.jsonl, each number with its whole protocol.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from genlab.config import near
 from genlab.errors import GenlabError
-from genlab.options import overridden, parse
+from genlab.options import overridden, parse, verb
 
 
 @dataclass
@@ -44,23 +43,18 @@ def rescore(path: Path, metrics: list[str], options: Options, overrides: list[st
     return rows
 
 
-def main() -> None:
-    arguments = sys.argv[1:]
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return
-    try:
-        words, options, overrides = parse(arguments, Options)
-        if not words:
-            raise GenlabError("a RUN is needed")
-        rows = rescore(Path(words[0]), words[1:], options, overrides)
-    except GenlabError as error:
-        print(f"genlab: {error}", file=sys.stderr)
-        sys.exit(2)
-    for row in rows:
+def _act(arguments: list[str]) -> None:
+    words, options, overrides = parse(arguments, Options)
+    if not words:
+        raise GenlabError("a RUN is needed")
+    for row in rescore(Path(words[0]), words[1:], options, overrides):
         error = "" if row["stderr"] is None else f" ± {row['stderr']:.2g}"
         floor = row["references"].get("train", {}).get("value")
         print(f"{row['metric']:>24} {row['value']:.4g}{error}" + ("" if floor is None else f"   (floor {floor:.4g})"))
+
+
+def main() -> None:
+    verb(__doc__ or "", _act)
 
 
 if __name__ == "__main__":

@@ -61,8 +61,8 @@ class DiscretizedLogistic(Head):
         mu, log_s = parameters.chunk(2, dim=1)
         s = log_s.clamp(min=-7).exp()
         upper, lower = (x + self.half - mu) / s, (x - self.half - mu) / s
-        # log(S(u) - S(l)) = log S(u) + log S(-l) + log(1 - e^{l - u}), finite wherever u > l
-        inside = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(lower - upper))
+        # log(S(u) - S(l)) = log S(u) + log S(-l) + log(1 - e^{l - u}), where u - l = 2δ/s does not cancel far from x
+        inside = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-2 * self.half / s))
         edge = 1 - self.half
         terms = torch.where(x < -edge, F.logsigmoid(upper), torch.where(x > edge, F.logsigmoid(-lower), inside))
         return terms.flatten(1).sum(1)

@@ -1,6 +1,7 @@
 """Command lines of the verbs that work on a run: RUN, words, and key=value pairs checked against a dataclass."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,19 @@ from genlab.config import conf_dir, line_of, near
 from genlab.errors import GenlabError
 
 RECORDED = {"sampler": "model.sampler", "evaluation": "evaluation"}  # groups that may differ from the run's own
+
+
+def verb(usage: str, act: Callable[[list[str]], None]) -> None:
+    """Print the usage where it is asked for, or act on the command line; a GenlabError is one line and exit code 2."""
+    arguments = sys.argv[1:]
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(usage)
+        return
+    try:
+        act(arguments)
+    except GenlabError as error:
+        print(f"genlab: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def parse(arguments: Sequence[str], schema: type) -> tuple[list[str], Any, list[str]]:

@@ -4,13 +4,12 @@ Draws samples of a trained run: a PNG grid, an .npz of them all, and the traject
 Sample i depends on (seed, i) alone, whatever n is. trust=true allows a run whose configuration names foreign classes.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from genlab.config import check_writable
 from genlab.errors import GenlabError
-from genlab.options import overridden, parse
+from genlab.options import overridden, parse, verb
 
 
 @dataclass
@@ -58,19 +57,15 @@ def sample(path: Path, options: Options, overrides: list[str]) -> Path:
     return folder
 
 
+def _act(arguments: list[str]) -> None:
+    words, options, overrides = parse(arguments, Options)
+    if len(words) != 1:
+        raise GenlabError(f"one RUN is needed, not {len(words)}: {' '.join(words)}")
+    print(f"genlab: samples in {sample(Path(words[0]), options, overrides)}")
+
+
 def main() -> None:
-    arguments = sys.argv[1:]
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return
-    try:
-        words, options, overrides = parse(arguments, Options)
-        if len(words) != 1:
-            raise GenlabError(f"one RUN is needed, not {len(words)}: {' '.join(words)}")
-        print(f"genlab: samples in {sample(Path(words[0]), options, overrides)}")
-    except GenlabError as error:
-        print(f"genlab: {error}", file=sys.stderr)
-        sys.exit(2)
+    verb(__doc__ or "", _act)
 
 
 if __name__ == "__main__":

@@ -35,12 +35,14 @@ def pair():
     return torch.randn(2, 5, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
-def test_penalty_of_a_linear_critic(critic, pair):
-    """weight (|w| - 1)², and 2 weight (|w| - 1) w/|w| to the critic: the penalty itself is differentiable."""
-    length = critic.w.detach().norm()
+@pytest.mark.parametrize("length", [0.25, 1.0, 7.0])
+def test_penalty_of_a_linear_critic(critic, pair, length):
+    """weight (|w| - 1)² on both sides of 1, and 2 weight (|w| - 1) w/|w| to the critic."""
+    with torch.no_grad():
+        critic.w *= length / critic.w.norm()
     penalty = GradientPenalty(10.0)(critic, *pair, None)
     penalty.backward()
-    assert penalty.item() == pytest.approx(10 * (length.item() - 1) ** 2)
+    assert penalty.item() == pytest.approx(10 * (length - 1) ** 2, abs=1e-12)
     torch.testing.assert_close(critic.w.grad, 20 * (length - 1) * critic.w.detach() / length)
 
 

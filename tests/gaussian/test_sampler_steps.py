@@ -9,7 +9,15 @@ import torch
 from genlab.errors import GenlabError
 from genlab.gaussian.grids import Linspace, Trailing
 from genlab.gaussian.path import Table, linear_betas
-from genlab.gaussian.samplers import DDIM, Ancestral, Euler, EulerMaruyama, PredictorCorrector, ReverseDiffusion
+from genlab.gaussian.samplers import (
+    DDIM,
+    Ancestral,
+    AnnealedLangevin,
+    Euler,
+    EulerMaruyama,
+    PredictorCorrector,
+    ReverseDiffusion,
+)
 from genlab.noise import NoiseStream
 
 
@@ -51,6 +59,29 @@ def test_ancestral_has_the_published_coefficients(large):
         assert one_step(sampler, path, t, t - 1, 0.0, 1.0) - z == pytest.approx(coef1[t - 1].item(), rel=1e-8)
         assert one_step(sampler, path, t, t - 1, 1.0, 0.0) - z == pytest.approx(coef2[t - 1].item(), rel=1e-8)
         assert z**2 == pytest.approx(variance[t - 1].item(), rel=1e-8)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("path", ["Table"], indirect=True)
+def test_eta_of_ddim_scales_the_standard_deviation(path, eta):
+    """c1 = η √((1 - a/a')(1 - a')/(1 - a)), c2 = √(1 - a' - c1²), with a = ᾱ_t and a' = ᾱ_s (Song et al. 2021)."""
+    bar = torch.cumprod(1 - linear_betas(1000, 1e-4, 0.02), 0)
+    a, before = bar[499].item(), bar[399].item()
+    c1 = eta * math.sqrt((1 - a / before) * (1 - before) / (1 - a))
+    eps = (0.3 - math.sqrt(a) * 0.7) / math.sqrt(1 - a)
+    expected = math.sqrt(before) * 0.7 + math.sqrt(1 - before - c1**2) * eps + c1
+    assert one_step(DDIM(10, Trailing(), eta, clip=False), path, 500, 400, 0.3, 0.7) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("path", ["Levels"], indirect=True)
+def test_langevin_steps_grow_with_the_noise_of_their_level(path):
+    """x + h ∇log p + √(2h) z, h = step_size (σ_t/σ_1)²."""
+    sampler = AnnealedLangevin(500, Trailing(), inner=1, step_size=2e-5, denoise=True)
+    for t in (1, 100, 500):
+        sigma = path.sigma[t].item()
+        h = 2e-5 * (sigma / 0.01) ** 2
+        expected = 0.3 + h * (0.7 - 0.3) / sigma**2 + math.sqrt(2 * h)
+        assert one_step(sampler, path, t, t - 0.5, 0.3, 0.7) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("make", ["ancestral-small", "ancestral-large", "ddim-0", "ddim-0.5", "ddim-1"], indirect=True)

@@ -3,12 +3,11 @@
 The data sets that `data=NAME` takes. prepare makes one ready for training; those inside genlab are ready already.
 """
 
-import sys
-
 from omegaconf import DictConfig
 
 from genlab.config import conf_dir, near, preflight
 from genlab.errors import GenlabError
+from genlab.options import verb
 
 
 def names() -> list[str]:
@@ -35,25 +34,21 @@ def info(name: str) -> str:
     return f"{config.name}: {counts}; shape {list(config.shape)}{levels}, {config.classes} classes\n{citation}"
 
 
+def _act(arguments: list[str]) -> None:
+    match arguments:
+        case ["list"]:
+            print("\n".join(names()))
+        case ["info", name]:
+            print(info(name))
+        case ["prepare", name]:
+            info(name)
+            print(f"genlab: {name} is inside genlab, nothing to prepare")
+        case _:
+            raise GenlabError(f"cannot read `{' '.join(arguments)}`: genlab data list | info NAME | prepare NAME")
+
+
 def main() -> None:
-    arguments = sys.argv[1:]
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return
-    try:
-        match arguments:
-            case ["list"]:
-                print("\n".join(names()))
-            case ["info", name]:
-                print(info(name))
-            case ["prepare", name]:
-                info(name)
-                print(f"genlab: {name} is inside genlab, nothing to prepare")
-            case _:
-                raise GenlabError(f"cannot read `{' '.join(arguments)}`: genlab data list | info NAME | prepare NAME")
-    except GenlabError as error:
-        print(f"genlab: {error}", file=sys.stderr)
-        sys.exit(2)
+    verb(__doc__ or "", _act)
 
 
 if __name__ == "__main__":

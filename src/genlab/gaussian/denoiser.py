@@ -49,6 +49,11 @@ class Denoiser(nn.Module):
                 f"{type(parametrization).__name__} needs dα/dt, and the {type(path).__name__} path is discrete: "
                 f"use the path {path.twin}"
             )
+        if parametrization.divides_by_alpha and path.vanishing:
+            raise GenlabError(
+                f"{type(parametrization).__name__} divides by α, which is 0 where the {type(path).__name__} path ends: "
+                "use the parametrization Velocity, V or X"
+            )
         self.network, self.path = network, path
         self.parametrization, self.embedding = parametrization, embedding
 

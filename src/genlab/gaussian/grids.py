@@ -25,6 +25,12 @@ class Linspace:
         self.t_end = t_end
 
     def __call__(self, path: GaussianPath, steps: int) -> Tensor:
+        low, high = (0.0, path.t_max) if path.twin is None else (1.0, path.t_max + 1)
+        if not low <= self.t_end < high or self.t_end == 0:
+            raise GenlabError(
+                f"sampler.grid.t_end={self.t_end:g} makes no sense on the {type(path).__name__} path: "
+                + ("use a small time such as 1e-3" if path.twin is None else "use 1, its smallest noise")
+            )
         times = torch.linspace(path.t_max, self.t_end, steps, dtype=torch.float64)
         return _distinct(torch.cat([times, torch.zeros(1, dtype=torch.float64)]), path, steps)
 

@@ -12,6 +12,7 @@ class Parametrization(abc.ABC):
     """A pair target(x, ε) -> F and denoise(x_t, F) -> x̂ with denoise(αx + σε, target(x, ε)) = x."""
 
     needs_derivative: ClassVar[bool] = False
+    divides_by_alpha: ClassVar[bool] = False
 
     @abc.abstractmethod
     def target(self, x: Tensor, eps: Tensor, p: Point) -> Tensor: ...
@@ -22,6 +23,8 @@ class Parametrization(abc.ABC):
 
 class Eps(Parametrization):
     """F = ε, x̂ = (x_t - σF)/α. Ho et al. 2020, arXiv:2006.11239, eq. 14."""
+
+    divides_by_alpha = True
 
     def target(self, x: Tensor, eps: Tensor, p: Point) -> Tensor:
         return eps
@@ -53,6 +56,8 @@ class V(Parametrization):
 class Score(Parametrization):
     """F = ∇ log p(x_t | x) = -ε/σ, x̂ = (x_t + σ²F)/α. Song & Ermon 2019, arXiv:1907.05600, eq. 5."""
 
+    divides_by_alpha = True
+
     def target(self, x: Tensor, eps: Tensor, p: Point) -> Tensor:
         return -eps / p.sigma
 
@@ -65,6 +70,8 @@ class ScaledScore(Parametrization):
 
     Song & Ermon 2020, arXiv:2006.09011, section 3.3 (technique 3).
     """
+
+    divides_by_alpha = True
 
     def target(self, x: Tensor, eps: Tensor, p: Point) -> Tensor:
         return -eps

@@ -47,6 +47,7 @@ class GaussianPath(nn.Module, abc.ABC):
     t_max: float = 1.0
     twin: ClassVar[str | None] = None  # on a discrete path, the continuous one that has derivatives
     exploding: ClassVar[bool] = False  # α = 1 throughout
+    vanishing: ClassVar[bool] = False  # α = 0 at t_max
 
     @abc.abstractmethod
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -100,6 +101,8 @@ class Linear(GaussianPath):
 
     Liu et al. 2022, arXiv:2209.03003, eq. 1; Lipman et al. 2023, arXiv:2210.02747, eq. 20 at σ_min = 0, with time reversed.
     """
+
+    vanishing = True
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return 1 - t, t, -torch.ones_like(t), torch.ones_like(t)

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genlab.errors import GenlabError
 from genlab.networks.unet import norm
 
 
@@ -21,7 +22,10 @@ class Residual(nn.Module):
 
 
 def _levels(size: int) -> int:
-    return (size // 4).bit_length() - 1
+    levels = (size // 4).bit_length() - 1
+    if levels < 1 or 4 << levels != size:
+        raise GenlabError(f"this autoencoder takes images of size 8, 16, 32, ..., not {size}")
+    return levels
 
 
 class Encoder(nn.Module):

@@ -10,7 +10,7 @@ from genlab.errors import GenlabError
 
 def _stages(size: int) -> int:
     stages = int(math.log2(size / 4))
-    if 4 * 2**stages != size:
+    if stages < 1 or 4 << stages != size:
         raise GenlabError(f"DCGAN draws images of size 8, 16, 32, ..., not {size}")
     return stages
 

@@ -9,24 +9,25 @@ from torch import Tensor, nn
 
 
 def zero(layer: nn.Conv2d) -> nn.Conv2d:
-    """The layer with its weights at zero, so that a residual block starts as the identity."""
-    nn.init.zeros_(layer.weight)
+    """The layer with its weights and biases at zero, so that a residual block starts as the identity."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
     return layer
 
 
 def norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(math.gcd(32, channels // 4), channels, eps=1e-6)
+    return nn.GroupNorm(math.gcd(32, channels // 4, channels), channels, eps=1e-6)
 
 
 class Sinusoidal(nn.Module):
-    """(B,) -> (B, dim): sines and cosines at frequencies 10000^(-i/half) (Vaswani et al. 2017, arXiv:1706.03762)."""
+    """(B,) -> (B, dim): sines and cosines at frequencies 10000^(-i/(half - 1)), as the code of Ho et al. has them."""
 
     frequencies: Tensor
 
     def __init__(self, dim: int):
         super().__init__()
         half = dim // 2
-        self.register_buffer("frequencies", torch.exp(-math.log(1e4) * torch.arange(half) / half), persistent=False)
+        self.register_buffer("frequencies", torch.exp(-math.log(1e4) * torch.arange(half) / (half - 1)), persistent=False)
 
     def forward(self, c: Tensor) -> Tensor:
         angle = c[:, None] * self.frequencies  # (B, dim / 2)
