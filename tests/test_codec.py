@@ -41,7 +41,7 @@ def test_images_of_256_levels_are_scaled_as_published():
     """z = x / 127.5 - 1 (DDPM, EDM)."""
     x = torch.arange(256).to(torch.uint8)
     torch.testing.assert_close(Pixels(256).encode(x), x.float() / 127.5 - 1, rtol=0, atol=1e-6)
-    assert Pixels(256).log_volume == 0
+    assert Pixels(256).log_volume == math.log(2 / 255)
 
 
 def test_vectors_are_scaled_and_know_their_volume():
@@ -50,3 +50,16 @@ def test_vectors_are_scaled_and_know_their_volume():
     torch.testing.assert_close(codec.decode(codec.encode(x)), x)
     jacobian = torch.autograd.functional.jacobian(codec.encode, x[0])
     assert 2 * codec.log_volume == pytest.approx(jacobian.slogdet().logabsdet.item())
+
+
+def test_a_uniform_density_has_log2_levels_bits_per_dim():
+    """The offset of dequantization: cells of 2/(levels - 1), from half a cell below -1 to half a cell above 1."""
+    for levels in (2, 17, 256):
+        codec = Pixels(levels)
+        width = 2 + 2 / (levels - 1)
+        assert math.isclose(-(-math.log(width) + codec.log_volume) / math.log(2), math.log2(levels), rel_tol=1e-12)
+        x = (torch.arange(levels) * (255 / (levels - 1))).round().to(torch.uint8).repeat(200).reshape(1, 1, -1, 1)
+        z = codec.dequantize(x)
+        assert z.min() >= -width / 2
+        assert z.max() <= width / 2
+        assert torch.equal(codec.decode(z), x)

@@ -13,6 +13,10 @@ class Codec(nn.Module, abc.ABC):
     log_volume: float | None
     """log |dz/dx| per dimension, so that log p(x) = log p(z) + D log_volume; None where the map is no bijection."""
 
+    def dequantize(self, x: Tensor) -> Tensor:
+        """x in model space as a continuous density needs it: uniform in its cell where data is discrete."""
+        return self.encode(x)
+
     @abc.abstractmethod
     def encode(self, x: Tensor) -> Tensor: ...
 
@@ -23,15 +27,19 @@ class Codec(nn.Module, abc.ABC):
 class Pixels(Codec):
     """Images of `levels` grey levels, stored as uint8 over 0..255, as a lattice in [-1, 1]: z = x / 127.5 - 1.
 
-    Decoding clamps and rounds to the nearest level. The lattice carries counting measure (log_volume 0): only
-    a discrete likelihood has bits/dim here.
+    Decoding clamps and rounds to the nearest level. A likelihood head gives the levels of the lattice probabilities; a
+    density p(z) gives the level of x, whose cell is 2/(levels - 1) wide, log P(x) >= E_u log p(z + u) + D log_volume with
+    u uniform in the cell (Theis et al. 2016, arXiv:1511.01844, section 3.1).
     """
-
-    log_volume = 0.0
 
     def __init__(self, levels: int = 256):
         super().__init__()
         self.steps = levels - 1
+        self.log_volume = math.log(2 / self.steps)
+
+    def dequantize(self, x: Tensor) -> Tensor:
+        z = self.encode(x)
+        return z + (torch.rand_like(z) - 0.5) * (2 / self.steps)
 
     def encode(self, x: Tensor) -> Tensor:
         """(B, C, H, W) uint8 -> float32, exactly on the lattice {2k / (levels - 1) - 1}."""

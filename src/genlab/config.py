@@ -87,6 +87,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     network: Any = None
     sampler: Any = None
+    likelihood: Any = None
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     model: Any = None
     model_name: str = MISSING
@@ -126,7 +127,7 @@ def sweeps_dir() -> Path:
 def learned(config: DictConfig) -> dict[str, Any]:
     """What changes the learned model: not the budget, the devices, the loggers or how it is sampled."""
     model: Any = OmegaConf.to_container(config.model, resolve=True)
-    model = {k: v for k, v in model.items() if k != "sampler"}
+    model = {k: v for k, v in model.items() if k not in ("sampler", "flow")}
     data = OmegaConf.to_container(config.data, resolve=True)
     return {"data": data, "model": model, "batch": config.trainer.batch, "precision": config.trainer.precision}
 

@@ -14,6 +14,7 @@ class Head(abc.ABC):
     """A factorized likelihood whose parameters are `factor` numbers for each number of x, along dimension 1."""
 
     factor: int
+    discrete: bool = True
 
     @abc.abstractmethod
     def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
@@ -79,6 +80,7 @@ class Gaussian(Head):
     """N(μ, s²) with both predicted."""
 
     factor = 2
+    discrete = False
 
     def log_prob(self, x: Tensor, parameters: Tensor) -> Tensor:
         mu, log_s = parameters.chunk(2, dim=1)

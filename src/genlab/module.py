@@ -20,7 +20,9 @@ from genlab.optimization import Averaging, Optimization
 class GenerativeModule(L.LightningModule, abc.ABC):
     """A distribution over data that can be trained, sampled and, sometimes, scored."""
 
-    likelihood: ClassVar[Literal["exact", "bound", "ode"] | None] = None
+    likelihood: Literal["exact", "bound", "ode"] | None = None
+    discrete: bool = False
+    """Whether log_prob is of probabilities on the codec's lattice, and not of a density."""
     averaged: ClassVar[tuple[str, ...]]
     """The submodules that sampling uses: their running average is kept, and their calls are its cost."""
 
@@ -73,8 +75,10 @@ class GenerativeModule(L.LightningModule, abc.ABC):
         """(B,) log p(x) of data x; raises NotImplementedError without a likelihood."""
         if self.codec.log_volume is None:
             raise NotImplementedError(f"{type(self.codec).__name__} is no bijection, so densities do not carry over")
-        z = self.codec.encode(x)
-        return self.log_prob(z, y if self.classes else None) + math.prod(self.shape) * self.codec.log_volume
+        y = y if self.classes else None
+        if self.discrete:
+            return self.log_prob(self.codec.encode(x), y)
+        return self.log_prob(self.codec.dequantize(x), y) + math.prod(self.shape) * self.codec.log_volume
 
     def bits_per_dim(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """(B,) -log₂ p(x) / D of data x: the only place where logarithms change their base."""

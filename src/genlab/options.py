@@ -11,7 +11,11 @@ from omegaconf.errors import OmegaConfBaseException
 from genlab.config import conf_dir, line_of, near
 from genlab.errors import GenlabError
 
-RECORDED = {"sampler": "model.sampler", "evaluation": "evaluation"}  # groups that may differ from the run's own
+RECORDED = {
+    "sampler": "model.sampler",
+    "likelihood": "model.flow",
+    "evaluation": "evaluation",
+}  # groups that may differ from the run's own
 
 
 def verb(usage: str, act: Callable[[list[str]], None]) -> None:

@@ -119,30 +119,33 @@ class Evaluator:
             self._row(made, name, value, error, better, references.get(name, {}))
             for name, value, error, better in self.score(drawn.x)
         ]
-        rows += self._likelihood(module, made)
+        rows += self._likelihood(module, made, between)
         parameters = sum(p.numel() for name in module.averaged for p in module.get_submodule(name).parameters())
         costs = {"nfe": drawn.nfe, "ms_per_sample": drawn.milliseconds, "parameters": float(parameters)}
         rows += [self._row(made, name, value, None, "lower", {}) for name, value in costs.items()]
         rate = module.images_seen / seconds
         return [*rows, self._row(made, "train_images_per_second", rate, None, "higher", {})]
 
-    def _likelihood(self, module: GenerativeModule, made: Protocol) -> list[Row]:
+    def _likelihood(self, module: GenerativeModule, made: Protocol, between: Callable[[], None]) -> list[Row]:
         """Bits/dim of the test images, or nats of the test points beside the density's own entropy."""
         if module.likelihood is None or module.codec.log_volume is None:
             return []
         points = self.test.x.ndim == 2
         parts: list[Tensor] = []
-        for i in range(0, len(self.test.x), self.batch):
-            torch.manual_seed(key(self.seed, "likelihood", i))
-            x, y = (None if v is None else v[i : i + self.batch].to(module.device) for v in self.test)
-            assert x is not None
-            parts.append((-module.nats(x, y) if points else module.bits_per_dim(x, y)).cpu())
+        with counted(*(module.get_submodule(name) for name in module.averaged)) as evaluations:
+            for i in range(0, len(self.test.x), self.batch):
+                torch.manual_seed(key(self.seed, "likelihood", i))
+                x, y = (None if v is None else v[i : i + self.batch].to(module.device) for v in self.test)
+                assert x is not None
+                parts.append((-module.nats(x, y) if points else module.bits_per_dim(x, y)).cpu())
+                between()
+        cost = {"kind": module.likelihood, "likelihood_nfe": evaluations.rows / len(self.test.x)}
         values = torch.cat(parts).double()
         name, references = ("nll", {}) if points else ("bits_per_dim", {})
         if points and self.entropy is not None:
             references = {"entropy": {"value": self.entropy, "stderr": None, "n": None}}
         error = (values.std() / len(values) ** 0.5).item()
-        return [self._row(made, name, values.mean().item(), error, "lower", references, kind=module.likelihood)]
+        return [self._row(made, name, values.mean().item(), error, "lower", references, **cost)]
 
     def _row(
         self, made: Protocol, name: str, value: float, error: float | None, better: str, references: Row, **more: Any

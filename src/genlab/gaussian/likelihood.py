@@ -9,6 +9,7 @@ from torchdiffeq import odeint
 
 from genlab.errors import GenlabError
 from genlab.gaussian.denoiser import Denoiser
+from genlab.gaussian.path import GaussianPath
 
 
 class Divergence(abc.ABC):
@@ -18,12 +19,16 @@ class Divergence(abc.ABC):
     def __call__(self, v: Tensor, x: Tensor) -> Tensor:
         """(B,) ∇·v, for v computed from x with gradients."""
 
+    @abc.abstractmethod
     def start(self, x: Tensor) -> None:
         """Called once for each trajectory; whatever is random is drawn here, so that the ODE stays one ODE."""
 
 
 class Exact(Divergence):
     """Σ_i ∂v_i/∂x_i, one backward pass for each dimension: for the plane."""
+
+    def start(self, x: Tensor) -> None:
+        pass
 
     def __call__(self, v: Tensor, x: Tensor) -> Tensor:
         flat = v.flatten(1)  # (B, D)
@@ -54,7 +59,12 @@ class ProbabilityFlow:
 
     def __init__(self, divergence: Divergence, t_end: float, tolerance: float, most: int = 2000):
         self.divergence, self.t_end, self.tolerance, self.most = divergence, t_end, tolerance, most
-        self.evaluations = 0
+
+    def check(self, path: GaussianPath) -> None:
+        """Raise GenlabError on a path that has no probability flow."""
+        if path.twin is not None:
+            name = type(path).__name__
+            raise GenlabError(f"the {name} path is discrete and has no probability flow: use the path {path.twin}")
 
     def log_prob(self, denoiser: Denoiser, x: Tensor, y: Tensor | None = None) -> Tensor:
         """(B,) nats of x in model space."""
@@ -64,11 +74,12 @@ class ProbabilityFlow:
                 f"{type(path).__name__} is discrete and has no probability flow: use the path {path.twin}"
             )
         self.divergence.start(x)
-        self.evaluations = 0
+        evaluations = 0
 
         def field(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-            self.evaluations += 1
-            if self.evaluations > self.most:
+            nonlocal evaluations
+            evaluations += 1
+            if evaluations > self.most:
                 raise GenlabError(f"the probability flow takes more than {self.most} evaluations: raise its tolerance")
             with torch.enable_grad():
                 x_t = state[0].detach().requires_grad_()

@@ -192,7 +192,8 @@ class PredictorCorrector(Sampler):
 class AnnealedLangevin(Sampler):
     """At each level `inner` steps x ← x + h ∇log p + √(2h) z with h = step_size (σ_t/σ_1)², then, if asked, x ← x̂.
 
-    Song & Ermon 2019, arXiv:1907.05600, algorithm 1 (their α_i/2 is h); the final x̂ is technique of
+    Song & Ermon 2019, arXiv:1907.05600, algorithm 1, where h is α_i/2, and their code, where it is
+    step_lr (σ_i/σ_L)², twice as much; the final x̂ is that of
     Jolicoeur-Martineau et al. 2020, arXiv:2009.05475. `steps` counts levels: one for each time of the grid.
     """
 

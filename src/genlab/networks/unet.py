@@ -27,7 +27,9 @@ class Sinusoidal(nn.Module):
     def __init__(self, dim: int):
         super().__init__()
         half = dim // 2
-        self.register_buffer("frequencies", torch.exp(-math.log(1e4) * torch.arange(half) / (half - 1)), persistent=False)
+        self.register_buffer(
+            "frequencies", torch.exp(-math.log(1e4) * torch.arange(half) / (half - 1)), persistent=False
+        )
 
     def forward(self, c: Tensor) -> Tensor:
         angle = c[:, None] * self.frequencies  # (B, dim / 2)

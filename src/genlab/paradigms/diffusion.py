@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from genlab.gaussian.denoiser import Denoiser
+from genlab.gaussian.likelihood import ProbabilityFlow
 from genlab.gaussian.path import Point
 from genlab.gaussian.samplers import Sampler
 from genlab.module import GenerativeModule
@@ -24,13 +25,17 @@ class Diffusion(GenerativeModule):
         times: Callable[[int, torch.device], Tensor],
         weight: Callable[[Point], Tensor | float],
         sampler: Sampler,
+        flow: ProbabilityFlow | None = None,
         label_drop: float,
         **common,
     ):
         super().__init__(**common)
         sampler.check(denoiser.path)  # before hours of training, not after them
         self.denoiser, self.times, self.weight, self.sampler = denoiser, times, weight, sampler
-        self.label_drop = label_drop
+        self.flow, self.label_drop = flow, label_drop
+        if flow is not None:
+            flow.check(denoiser.path)
+            self.likelihood = "ode"
 
     def loss(self, x: Tensor, y: Tensor | None) -> dict[str, Tensor]:
         return self.loss_at(x, torch.randn_like(x), self.times(len(x), x.device), self.drop_labels(y))
@@ -47,6 +52,12 @@ class Diffusion(GenerativeModule):
         if y is None:
             return None
         return torch.where(torch.rand(len(y), device=y.device) < self.label_drop, self.classes, y)
+
+    def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """(B,) log-density along the probability flow; NotImplementedError without a `flow`."""
+        if self.flow is None:
+            return super().log_prob(x, y)
+        return self.flow.log_prob(self.denoiser, x, y)
 
     def sample(self, noise: NoiseStream, n: int, y: Tensor | None = None) -> Tensor:
         x = torch.empty(0)

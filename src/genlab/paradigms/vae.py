@@ -35,6 +35,7 @@ class VAE(GenerativeModule):
     ):
         super().__init__(**common)
         self.encoder, self.decoder, self.head = encoder, decoder, head
+        self.discrete = head.discrete
         self.latent, self.beta, self.importance, self.noisy = latent, beta, importance, noisy
 
     def loss(self, x: Tensor, y: Tensor | None) -> dict[str, Tensor]:
