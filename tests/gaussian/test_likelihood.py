@@ -68,3 +68,5 @@ def test_refusals() -> None:
         flow.check(Table(linear_betas(10, 1e-4, 0.02)))
     with pytest.raises(GenlabError, match="more than 10 evaluations"):
         flow.log_prob(denoiser(VP()), torch.zeros(2, 2, dtype=torch.float64))
+    with pytest.raises(GenlabError, match="cannot be integrated"):
+        ProbabilityFlow(Exact(), 1e-5, 1e-8).log_prob(denoiser(VP()), torch.full((2, 2), torch.nan))

@@ -1,5 +1,6 @@
 """Scores a model against held-out data by one recorded protocol."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -119,7 +120,10 @@ class Evaluator:
             self._row(made, name, value, error, better, references.get(name, {}))
             for name, value, error, better in self.score(drawn.x)
         ]
-        rows += self._likelihood(module, made, between)
+        try:
+            rows += self._likelihood(module, made, between)
+        except GenlabError as error:  # one number that cannot be had must not cost the others
+            print(f"genlab: no likelihood: {error}", file=sys.stderr)
         parameters = sum(p.numel() for name in module.averaged for p in module.get_submodule(name).parameters())
         costs = {"nfe": drawn.nfe, "ms_per_sample": drawn.milliseconds, "parameters": float(parameters)}
         rows += [self._row(made, name, value, None, "lower", {}) for name, value in costs.items()]

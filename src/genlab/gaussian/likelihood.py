@@ -89,7 +89,12 @@ class ProbabilityFlow:
 
         times = torch.tensor([self.t_end, path.t_max], dtype=torch.float64, device=x.device)
         start = (x, torch.zeros(len(x), dtype=x.dtype, device=x.device))
-        ends, volumes = odeint(field, start, times, rtol=self.tolerance, atol=self.tolerance, method="dopri5")  # pyright: ignore
+        try:
+            ends, volumes = odeint(field, start, times, rtol=self.tolerance, atol=self.tolerance, method="dopri5")  # pyright: ignore
+        except (
+            AssertionError
+        ) as error:  # how torchdiffeq says that its step has become nothing, on a field that is too steep
+            raise GenlabError(f"the probability flow cannot be integrated to {self.tolerance:g}: {error}") from None
         z, volume = ends[-1], volumes[-1]
         sigma = path(times[-1], 1).sigma.item()
         dims = math.prod(x.shape[1:])
