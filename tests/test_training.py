@@ -111,6 +111,17 @@ def test_finished_is_not_repeated_unless_forced(outputs: Path, capsys: pytest.Ca
     assert len(after) == len(before.splitlines())
 
 
+def test_another_sampler_scores_a_finished_run_again_without_training(outputs: Path) -> None:
+    overrides = [*FAMILIES["diffusion"], *TINY, "trainer.max_images=32", "evaluation.n=8"]
+    train(preflight("train", overrides), outputs / "run")
+    before = Run(outputs / "run").load_checkpoint()
+    train(preflight("train", [*overrides, "sampler.steps=3"]), outputs / "run")
+    rows = [json.loads(line) for line in (outputs / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["value"] for row in rows if row["metric"] == "nfe"] == [2, 3]
+    assert_equal(Run(outputs / "run").load_checkpoint(), before)
+    assert len((outputs / "run" / "history.jsonl").read_text().splitlines()) == 1
+
+
 def test_every_number_carries_its_protocol(outputs: Path) -> None:
     train(
         preflight("train", [*FAMILIES["diffusion"], *TINY, "trainer.max_images=32", "evaluation.n=8"]), outputs / "run"

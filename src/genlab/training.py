@@ -48,8 +48,8 @@ def train(config: DictConfig, folder: Path) -> float | None:
     try:
         if leader and config.force:
             run.clear()
-        status = run.status
-        if leader and status.get("state") == "finished" and status["images_seen"] >= config.trainer.max_images:
+        if leader and session.finished():
+            status = run.status
             report.phase("finished", status["images_seen"], objective=status["objective"])
             print(f"genlab: already finished: {folder} (force=true trains again)")
             return status["objective"]
@@ -83,6 +83,14 @@ class Session:
     @property
     def images_seen(self) -> int:
         return self.module.images_seen if self.built else 0
+
+    def finished(self) -> bool:
+        """Whether nothing is left to do: trained to the budget, and scored as the configuration asks."""
+        status = self.run.status
+        if status.get("state") != "finished" or status["images_seen"] < self.config.trainer.max_images:
+            return False
+        recorded = self.run.config
+        return all(recorded.get(key) == self.plain.get(key) for key in ("sampler", "likelihood", "evaluation"))
 
     def build(self) -> None:
         """Make the model and its callbacks, as the last checkpoint has them if there is one."""
