@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from genlab.module import GenerativeModule
 
@@ -23,24 +23,18 @@ class EMA(L.Callback):
         ).requires_grad_(False)
         self.updates = 0
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.shadow.to(pl_module.device)
+        # listed once: walking the modules for every batch would cost as much as the average itself
+        self.weights = [p.data for p in self.shadow.parameters()], [p.data for m in self.live for p in m.parameters()]
+        self.buffers = list(zip(self.shadow.buffers(), (b for m in self.live for b in m.buffers()), strict=True))
 
     def on_train_batch_end(self, *_: Any) -> None:
-        decay = self.rule.at(self.updates)
+        shadow, live = self.weights
+        torch._foreach_lerp_(shadow, live, 1 - self.rule.at(self.updates))  # pyright: ignore[reportPrivateImportUsage]
         self.updates += 1
-        shadow, live = zip(*self._parameters(), strict=True)
-        torch._foreach_lerp_(list(shadow), list(live), 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
-        for theirs, ours in self._buffers():  # running statistics are averages already
+        for theirs, ours in self.buffers:  # running statistics are averages already
             theirs.copy_(ours)
-
-    def _parameters(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for shadow, live in zip(self.shadow.values(), self.live, strict=True):
-            yield from ((s.data, p.data) for s, p in zip(shadow.parameters(), live.parameters(), strict=True))
-
-    def _buffers(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for shadow, live in zip(self.shadow.values(), self.live, strict=True):
-            yield from zip(shadow.buffers(), live.buffers(), strict=True)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
