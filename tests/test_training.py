@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from genlab.config import preflight
 from genlab.errors import GenlabError
 from genlab.run import Run
-from genlab.training import train
+from genlab.training import Session, train
 
 TINY = ["trainer.batch=16", "trainer.log_every=32", "trainer.validate_every=48", "evaluation.n=0", "logger=none"]
 FAMILIES = {
@@ -97,6 +98,17 @@ def test_a_signal_saves_at_a_batch_boundary_and_the_same_command_goes_on(outputs
     assert run.status["images_seen"] == state["images_seen"] > 0
     train(preflight("train", [*overrides[:-1], f"trainer.max_images={state['images_seen'] + 16}"]), run.path)
     assert run.status["state"] == "finished"
+
+
+def test_lightnings_own_end_by_sigterm_is_no_success(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(session: Session) -> None:
+        raise SIGTERMException
+
+    monkeypatch.setattr(Session, "train", stopped)
+    with pytest.raises(SystemExit) as caught:
+        train(preflight("train", [*FAMILIES["vae"], *TINY, "trainer.max_images=32"]), outputs / "run")
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert Run(outputs / "run").status["state"] == "preempted"
 
 
 def test_finished_is_not_repeated_unless_forced(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:

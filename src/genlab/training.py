@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
 from genlab.callbacks.budget import Budget, Clock
@@ -54,7 +56,10 @@ def train(config: DictConfig, folder: Path) -> float | None:
             print(f"genlab: already finished: {folder} (force=true trains again)")
             return status["objective"]
         session.build()
-        return session.train()
+        try:
+            return session.train()
+        except SIGTERMException:  # in the moment before Guard takes the signal back from Lightning, which exits with 0
+            raise Preempted(signal.SIGTERM) from None
     except Preempted as stop:
         session.end("preempted", str(stop))
         print(f"genlab: {stop} at {session.images_seen} images; the same command continues", file=sys.stderr)
