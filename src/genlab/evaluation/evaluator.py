@@ -86,21 +86,20 @@ class Evaluator:
                 yield name, value, error, metric.better[name]
 
     def references(self, module: GenerativeModule) -> dict[str, dict[str, Row]]:
-        """metric -> {"train", "train_full", "noise"} -> value, standard error and n."""
+        """metric -> {"train", "train_full", "noise"} -> value, standard error and n.
+
+        "train_full" is the whole train split, or ten times as many samples as were generated if it is larger than that.
+        """
         order = torch.randperm(len(self.train.x), generator=torch.Generator().manual_seed(key(self.seed, "floor")))
         noise = NoiseStream(key(self.seed, "ceiling")).normal((self.n, *module.shape))
         sets = {"train": self.train.x[order[: self.n]], "noise": module.codec.decode(noise)}
         if self.n < len(self.train.x):
-            sets["train_full"] = self.train.x[: self._affordable]
+            sets["train_full"] = self.train.x[order[: 10 * self.n]]
         table: dict[str, dict[str, Row]] = {}
         for label, x in sets.items():
             for name, value, error, _ in self.score(x):
                 table.setdefault(name, {})[label] = {"value": value, "stderr": error, "n": len(x)}
         return table
-
-    @property
-    def _affordable(self) -> int:
-        return min(len(self.train.x), 10 * self.n)  # a floor of ten times as many samples shows the trend
 
     def __call__(
         self,

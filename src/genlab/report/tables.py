@@ -14,7 +14,7 @@ from genlab.report.records import Measurement, RunRecord, flat, printable
 COSTS = ("nfe", "ms_per_sample", "train_images_per_second", "parameters")
 REFERENCES = {
     "train": "train vs {split} (floor)",
-    "train_full": "whole train vs {split} (floor)",
+    "train_full": "more of train vs {split} (floor)",
     "noise": "noise vs {split} (ceiling)",
 }
 # Settings that never tell two groups apart.
