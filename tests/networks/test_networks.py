@@ -1,25 +1,60 @@
 """What every network promises: shapes, labels, rows; and the parts that papers fix."""
 
-import math
-
 import pytest
 import torch
 from torch import nn
 
+from genlab.config import conf_dir
 from genlab.errors import GenlabError
+from genlab.networks.adm import ADM
 from genlab.networks.autoencoder import Decoder, Encoder
 from genlab.networks.dcgan import Discriminator, Generator
+from genlab.networks.dit import DiT
+from genlab.networks.layers import Cosinusoidal, Fourier, Sinusoidal
 from genlab.networks.mlp import MLP, NoisyMLP
-from genlab.networks.unet import Attention, Fourier, Sinusoidal, UNet
+from genlab.networks.ncsnpp import NCSNpp
+from genlab.networks.unet import UNet
+
+SHAPE = {"channels": 1, "size": 8, "width": 8, "multipliers": (1, 2), "blocks": 1, "attention": (4,), "dropout": 0.0}
 
 
-def unet(classes=0, channels=1, width=8, size=8, multipliers=(1, 2), blocks=1, attention=(4,)):
-    return UNet(channels, size, width, multipliers, blocks, attention, 0.0, classes, Sinusoidal(width))
+def unet(k, **more):
+    return UNet(**SHAPE, classes=k, time_embedding=Sinusoidal(8), **more)
+
+
+def ncsnpp(k, **more):
+    embedding = Fourier(16, 1.0)
+    taps = {"taps": (1, 3, 3, 1), "residual_input": True, "qkv_scale": 2.0}
+    return NCSNpp(**SHAPE, **taps, classes=k, time_embedding=embedding, **more)
+
+
+def ddpmpp(k, **more):
+    taps = {"taps": (1, 1), "residual_input": False, "qkv_scale": 0.2}
+    return NCSNpp(**SHAPE, **taps, classes=k, time_embedding=Sinusoidal(8), **more)
+
+
+def adm(k, **more):
+    style = {"heads": 0, "head_channels": 4, "scale_shift": True, "residual_resampling": True}
+    return ADM(**SHAPE, **style, classes=k, time_embedding=Cosinusoidal(8), **more)
+
+
+def iddpm(k, **more):
+    style = {"heads": 2, "head_channels": 0, "scale_shift": False, "residual_resampling": False}
+    return ADM(**SHAPE, **style, classes=k, time_embedding=Cosinusoidal(8), **more)
+
+
+def dit(k, **more):
+    return DiT(channels=1, size=8, patch=2, width=8, depth=2, head_channels=4, classes=k, **more)
 
 
 IMAGE, POINT, LATENT = (1, 8, 8), (2,), (5,)
 NETWORKS = {  # builder, shapes of input and output, whether it is told the noise
     "unet": (unet, IMAGE, IMAGE, True),
+    "ncsnpp": (ncsnpp, IMAGE, IMAGE, True),
+    "ddpmpp": (ddpmpp, IMAGE, IMAGE, True),
+    "adm": (adm, IMAGE, IMAGE, True),
+    "iddpm": (iddpm, IMAGE, IMAGE, True),
+    "dit": (dit, IMAGE, IMAGE, True),
     "noisy-mlp": (lambda k: NoisyMLP(2, 16, 2, k, Fourier(16, 1.0)), POINT, POINT, True),
     "mlp": (lambda k: MLP(2, 3, 16, 3, k), POINT, (3,), False),
     "mlp-critic": (lambda k: MLP(2, 0, 16, 3, k), POINT, (), False),
@@ -29,6 +64,8 @@ NETWORKS = {  # builder, shapes of input and output, whether it is told the nois
     "encoder": (lambda k: Encoder(1, 8, 8, 10, k), IMAGE, (10,), False),
     "decoder": (lambda k: Decoder(5, 8, 8, 2, k), LATENT, (2, 8, 8), False),
 }
+NOISY = [name for name, (*_, noisy) in NETWORKS.items() if noisy]
+PICTURES = [name for name in NOISY if NETWORKS[name][1] == IMAGE]
 every = pytest.mark.parametrize(("build", "inputs", "outputs", "noisy"), NETWORKS.values(), ids=NETWORKS)
 
 
@@ -67,7 +104,7 @@ def test_rows_do_not_mix_in_evaluation(build, inputs, outputs, noisy):
     torch.testing.assert_close(ask(network, inputs, noisy, n=1), ask(network, inputs, noisy, n=4)[:1])
 
 
-@pytest.mark.parametrize("name", ["unet", "noisy-mlp"])
+@pytest.mark.parametrize("name", NOISY)
 def test_no_label_is_the_label_after_the_last(name):
     """Classifier-free guidance trains and asks the same embedding."""
     build, inputs, _, noisy = NETWORKS[name]
@@ -77,7 +114,7 @@ def test_no_label_is_the_label_after_the_last(name):
     assert not torch.equal(none, ask(network, inputs, noisy, torch.full((4,), 2)))
 
 
-@pytest.mark.parametrize("name", ["unet", "noisy-mlp"])
+@pytest.mark.parametrize("name", NOISY)
 def test_noise_matters(name):
     build, inputs, *_ = NETWORKS[name]
     network, x = awake(build(0)), torch.ones(2, *inputs, dtype=torch.float64)
@@ -85,63 +122,63 @@ def test_noise_matters(name):
     assert (one - other).abs().max() > 1e-6
 
 
-# ------------------------------------------------------------------ the U-Net
+# ------------------------------------------------------------------ networks of the Gaussian paths
 
 
-def test_unet_of_ddpm_has_its_parameters():
-    """CIFAR-10: 35.7 million (Ho et al. 2020, appendix B), of which the published code counts 35,746,307."""
-    with torch.device("meta"):
-        network = unet(channels=3, size=32, width=128, multipliers=(1, 2, 2, 2), blocks=2, attention=(16,))
-    assert sum(p.numel() for p in network.parameters()) == 35_746_307
+@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("classes", [0, 3])
+def test_every_parameter_learns(name, classes):
+    network = awake(NETWORKS[name][0](classes))
+    ask(network, IMAGE, True, torch.tensor([0, 1, 2, 3]) if classes else None).square().sum().backward()
+    still = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    assert not still
 
 
-def test_unet_starts_at_zero():
-    """The last layer, and so the first prediction, is 0 exactly."""
-    torch.manual_seed(0)
-    x = torch.randn(2, 1, 8, 8)
-    assert torch.equal(unet()(x, torch.ones(2)), torch.zeros_like(x))
+@pytest.mark.parametrize("name", PICTURES)
+def test_learned_variance_doubles_the_channels(name):
+    """F = (mean, variance) with the means first, as OpenAI's code splits them; all of it of full rank."""
+    out = ask(awake(NETWORKS[name][0](0, outputs_per_channel=2)), IMAGE, True)
+    assert out.shape == (4, 2, 8, 8)
+    assert (out[:, 0] - out[:, 1]).abs().amax((1, 2)).min() > 1e-3
 
 
-def test_attention_starts_as_the_identity():
-    torch.manual_seed(0)
-    x = torch.randn(2, 8, 4, 4)
-    assert torch.equal(Attention(8)(x, torch.empty(0)), x)
+@pytest.mark.parametrize("name", ["ncsnpp", "ddpmpp", "adm", "iddpm"])
+def test_no_augmentation_is_the_augmentation_of_zeros(name):
+    network = awake(NETWORKS[name][0](0, augmentations=3))
+    x, c = torch.randn(2, *IMAGE, dtype=torch.float64), torch.rand(2, dtype=torch.float64)
+    some = torch.tensor([[0.0, 0, 0], [0, 1, 0]], dtype=torch.float64)
+    none, zeros, other = network(x, c), network(x, c, None, some * 0), network(x, c, None, some)
+    assert torch.equal(none, zeros)
+    assert ((none - other).flatten(1).abs().amax(1) > 1e-6).tolist() == [False, True]
 
 
-@pytest.mark.parametrize("width", [4, 6, 12, 20, 22, 34, 36])
-def test_unet_of_any_even_width(width):
-    network = awake(unet(width=width))
-    assert ask(network, IMAGE, True).shape == (4, *IMAGE)
+@pytest.mark.parametrize("name", PICTURES)
+def test_labels_are_ignored_where_there_are_no_classes(name):
+    network = awake(NETWORKS[name][0](0))
+    assert torch.equal(ask(network, IMAGE, True), ask(network, IMAGE, True, torch.tensor([0, 1, 2, 9])))
 
 
-@pytest.mark.parametrize(
-    "shape",
-    [
-        {"multipliers": (1,), "attention": ()},
-        {"multipliers": (1, 2, 3), "attention": (8, 2), "blocks": 2},
-        {"channels": 3, "size": 16, "multipliers": (2, 1, 4)},
-    ],
-    ids=["one-level", "three-levels", "colour"],
-)
-def test_unet_of_any_depth(shape):
-    image = (shape.get("channels", 1), *[shape.get("size", 8)] * 2)
-    assert ask(awake(unet(**shape)), image, True).shape == (4, *image)
+def recipes():
+    """The files of conf/network that describe one network of a Gaussian path on pictures."""
+    texts = {path.stem: path.read_text() for path in (conf_dir() / "network").glob("*.yaml")}
+    ours = {
+        name for name, text in texts.items() if any(f"networks.{f}" in text for f in ("unet.", "ncsnpp", "adm", "dit"))
+    }
+    return sorted(ours | {name for name, text in texts.items() if any(f"  - {parent}\n" in text for parent in ours)})
 
 
-def test_attention_is_softmax_over_positions():
-    network = awake(Attention(8))
-    x = torch.randn(2, 8, 3, 3, dtype=torch.float64)
-    q, k, v = network.qkv(network.norm(x)).flatten(2).chunk(3, dim=1)  # (B, C, positions)
-    weights = torch.einsum("bcq,bck->bqk", q, k).div(math.sqrt(8)).softmax(2)
-    mixed = torch.einsum("bqk,bck->bcq", weights, v).reshape(x.shape)
-    torch.testing.assert_close(network(x, torch.empty(0)), x + network.out(mixed))
+@pytest.mark.parametrize("name", recipes())
+def test_every_recipe_shrinks(name, recipe):
+    """Width 32 and one block, the tests' size of any of them, on pictures of 32 x 32; with labels and two outputs."""
+    deep = {"depth": 1} if name.startswith("dit") else {"blocks": 1}
+    network = recipe(name, (3, 32, 32), 10, width=32, outputs_per_channel=2, **deep).eval()
+    x, c, y = torch.randn(2, 3, 32, 32), torch.rand(2), torch.tensor([3, 10])
+    with torch.no_grad():
+        assert network(x, c, y).shape == (2, 6, 32, 32)
 
 
-def test_sinusoidal_frequencies_fall_from_1_to_a_ten_thousandth():
-    c = torch.tensor([0.0, 1.0, 1000.0])
-    embedding = Sinusoidal(6)(c)
-    angles = c[:, None] * torch.tensor([1.0, 0.01, 0.0001])
-    torch.testing.assert_close(embedding, torch.cat([angles.sin(), angles.cos()], dim=1), rtol=0, atol=1e-4)
+def test_there_are_recipes():
+    assert {"unet", "unet_small", "unet_cfm", "ddpmpp", "ncsnpp_deep", "edm_ncsnpp", "adm", "dit_xl"} <= set(recipes())
 
 
 # ------------------------------------------------------------------ sizes

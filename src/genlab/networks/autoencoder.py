@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.errors import GenlabError
-from genlab.networks.unet import norm
+from genlab.networks.layers import norm
 
 
 class Residual(nn.Module):

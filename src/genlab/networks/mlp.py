@@ -1,8 +1,12 @@
 """Fully connected networks for densities in the plane."""
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from genlab.errors import GenlabError
 
 
 class MLP(nn.Module):
@@ -27,16 +31,21 @@ class MLP(nn.Module):
 
 
 class NoisyMLP(nn.Module):
-    """(x_t, c, y) -> F (B, dim): residual SiLU layers, noise and label added to each; label `classes` is "no label"."""
+    """(x_t, c, y) -> F (B, dim · outputs_per_channel): residual SiLU layers, noise and label added to each.
 
-    def __init__(self, dim: int, width: int, depth: int, classes: int, time_embedding: nn.Module):
+    Label `classes` is "no label".
+    """
+
+    def __init__(
+        self, dim: int, width: int, depth: int, classes: int, time_embedding: nn.Module, outputs_per_channel: int = 1
+    ):
         super().__init__()
         self.time = nn.Sequential(time_embedding, nn.Linear(width, width), nn.SiLU())
         self.label = nn.Embedding(classes + 1, width) if classes else None
         self.classes = classes
         self.first = nn.Linear(dim, width)
         self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
-        self.last = nn.Linear(width, dim)
+        self.last = nn.Linear(width, dim * outputs_per_channel)
 
     def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
         c = self.time(c)  # (B, width)
@@ -46,3 +55,21 @@ class NoisyMLP(nn.Module):
         for layer in self.hidden:
             h = h + layer(F.silu(h + c))
         return self.last(F.silu(h))
+
+
+class TimeMLP(nn.Module):
+    """(x_t, c) -> F (B, dim): `depth` SELU layers of the concatenation (x_t, c), as in Tong et al. 2024, arXiv:2302.00482.
+
+    Raises GenlabError for a conditional model.
+    """
+
+    def __init__(self, dim: int, width: int, depth: int, classes: int):
+        super().__init__()
+        if classes:
+            raise GenlabError(f"this network takes no labels: model.classes={classes} needs network=noisy_mlp")
+        sizes = [dim + 1] + [width] * depth
+        layers = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.SELU())]
+        self.layers = nn.Sequential(*layers, nn.Linear(width, dim))
+
+    def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.layers(torch.cat([x, c[:, None]], dim=1))

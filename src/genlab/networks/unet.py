@@ -1,65 +1,35 @@
-"""The U-Net of DDPM (Ho et al. 2020, arXiv:2006.11239, appendix B): time and label embedding, attention by resolution."""
+"""The U-Net of DDPM (Ho et al. 2020, arXiv:2006.11239, appendix B), with the initial weights of its published code."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-def zero(layer: nn.Conv2d) -> nn.Conv2d:
-    """The layer with its weights and biases at zero, so that a residual block starts as the identity."""
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-    return layer
-
-
-def norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(math.gcd(32, channels // 4, channels), channels, eps=1e-6)
-
-
-class Sinusoidal(nn.Module):
-    """(B,) -> (B, dim): sines and cosines at frequencies 10000^(-i/(half - 1)), as the code of Ho et al. has them."""
-
-    frequencies: Tensor
-
-    def __init__(self, dim: int):
-        super().__init__()
-        half = dim // 2
-        self.register_buffer(
-            "frequencies", torch.exp(-math.log(1e4) * torch.arange(half) / (half - 1)), persistent=False
-        )
-
-    def forward(self, c: Tensor) -> Tensor:
-        angle = c[:, None] * self.frequencies  # (B, dim / 2)
-        return torch.cat([angle.sin(), angle.cos()], dim=1)
-
-
-class Fourier(nn.Module):
-    """(B,) -> (B, dim): random Fourier features of N(0, scale²) frequencies (Tancik et al. 2020, arXiv:2006.10739)."""
-
-    frequencies: Tensor
-
-    def __init__(self, dim: int, scale: float):
-        super().__init__()
-        self.register_buffer("frequencies", torch.randn(dim // 2) * scale)
-
-    def forward(self, c: Tensor) -> Tensor:
-        angle = 2 * math.pi * c[:, None] * self.frequencies
-        return torch.cat([angle.sin(), angle.cos()], dim=1)
+from genlab.networks.layers import (
+    ZERO,
+    Cosinusoidal,
+    Fourier,
+    Sinusoidal,
+    attend,
+    check_size,
+    conv,
+    dense,
+    labels,
+    norm,
+)
 
 
 class Residual(nn.Module):
-    """GroupNorm, SiLU, conv, + embedding, GroupNorm, SiLU, dropout, conv, + input."""
+    """skip(x) + conv2(dropout(SiLU(norm(conv1(SiLU(norm(x))) + W c)))), nearly skip(x) at first."""
 
     def __init__(self, inputs: int, outputs: int, embedding: int, dropout: float):
         super().__init__()
-        self.norm1, self.conv1 = norm(inputs), nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.project = nn.Linear(embedding, outputs)
-        self.norm2, self.conv2 = norm(outputs), zero(nn.Conv2d(outputs, outputs, 3, padding=1))
+        self.norm1, self.conv1 = norm(inputs), conv(inputs, outputs, 3)
+        self.project = dense(embedding, outputs)
+        self.norm2, self.conv2 = norm(outputs), conv(outputs, outputs, 3, ZERO)
         self.dropout = nn.Dropout(dropout)
-        self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+        self.skip = nn.Identity() if inputs == outputs else conv(inputs, outputs, 1)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x))) + self.project(c)[:, :, None, None]
@@ -67,17 +37,17 @@ class Residual(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over positions, one head."""
+    """x + out(softmax(q kᵀ/√C) v) over positions, one head, nearly x at first."""
 
     def __init__(self, channels: int):
         super().__init__()
-        self.norm, self.qkv = norm(channels), nn.Conv2d(channels, 3 * channels, 1)
-        self.out = zero(nn.Conv2d(channels, channels, 1))
+        self.norm = norm(channels)
+        # q, k and v are three matrices of scale 1 in one: fan_in + fan_out is 2C for each, and 4C for the whole
+        self.qkv = conv(channels, 3 * channels, 1, scale=2.0)
+        self.out = conv(channels, channels, 1, ZERO)
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.norm(x)).flatten(2).transpose(1, 2).chunk(3, dim=2)  # (B, H W, C)
-        h = F.scaled_dot_product_attention(q, k, v)
-        return x + self.out(h.transpose(1, 2).reshape(x.shape))
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.out(attend(self.qkv(self.norm(x)), 1))
 
 
 class Block(nn.Module):
@@ -86,17 +56,16 @@ class Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, embedding: int, dropout: float, attention: bool):
         super().__init__()
         self.residual = Residual(inputs, outputs, embedding, dropout)
-        self.attention = Attention(outputs) if attention else None
+        self.attention = Attention(outputs) if attention else nn.Identity()
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        x = self.residual(x, c)
-        return x if self.attention is None else self.attention(x, c)
+        return self.attention(self.residual(x, c))
 
 
 class UNet(nn.Module):
-    """(x_t, c, y) -> F of the shape of x_t; `attention` lists resolutions, and label `classes` is "no label".
+    """(x_t, c, y) -> F (B, C · outputs_per_channel, H, W); `attention` lists resolutions, y = classes is "no label".
 
-    size must be divisible by 2^(levels - 1), levels = len(multipliers).
+    GenlabError unless size is divisible by 2^(len(multipliers) - 1).
     """
 
     def __init__(
@@ -109,15 +78,17 @@ class UNet(nn.Module):
         attention: Sequence[int],
         dropout: float,
         classes: int,
-        time_embedding: nn.Module,
+        time_embedding: Sinusoidal | Cosinusoidal | Fourier,
+        outputs_per_channel: int = 1,
     ):
         super().__init__()
+        check_size(size, len(multipliers))
         widths = [width * m for m in multipliers]
         hidden = 4 * width
-        self.time = nn.Sequential(time_embedding, nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
+        self.time = nn.Sequential(time_embedding, dense(time_embedding.dim, hidden), nn.SiLU(), dense(hidden, hidden))
         self.label = nn.Embedding(classes + 1, hidden) if classes else None
         self.classes = classes
-        self.first = nn.Conv2d(channels, width, 3, padding=1)
+        self.first = conv(channels, width, 3)
 
         def block(inputs: int, outputs: int, level: int) -> Block:
             return Block(inputs, outputs, hidden, dropout, size >> level in attention)
@@ -132,7 +103,8 @@ class UNet(nn.Module):
                 skips.append(w)
             self.down.append(stage)
             if level < len(widths) - 1:
-                self.shrink.append(nn.Conv2d(w, w, 3, stride=2, padding=1))
+                # "same" padding of a stride of 2 is one row below and one column to the right
+                self.shrink.append(nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), conv(w, w, 3, stride=2, padding=0)))
                 skips.append(w)
         self.middle = nn.ModuleList(
             [Block(current, current, hidden, dropout, bool(attention)), Block(current, current, hidden, dropout, False)]
@@ -145,13 +117,13 @@ class UNet(nn.Module):
                 current = w
             self.up.append(stage)
             if level > 0:
-                self.grow.append(nn.Conv2d(w, w, 3, padding=1))
-        self.norm, self.last = norm(current), zero(nn.Conv2d(current, channels, 3, padding=1))
+                self.grow.append(nn.Sequential(nn.Upsample(scale_factor=2), conv(w, w, 3)))
+        self.norm, self.last = norm(current), conv(current, channels * outputs_per_channel, 3, ZERO)
 
     def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
         c = self.time(c)  # (B, hidden)
         if self.label is not None:
-            c = c + self.label(torch.full((len(x),), self.classes, device=x.device) if y is None else y)
+            c = c + self.label(labels(y, self.classes, x))
         c = F.silu(c)
         x = self.first(x)  # (B, width, H, W)
         skips = [x]
@@ -168,5 +140,5 @@ class UNet(nn.Module):
             for block in stage:  # pyright: ignore[reportGeneralTypeIssues]
                 x = block(torch.cat([x, skips.pop()], dim=1), c)
             if level < len(self.grow):
-                x = self.grow[level](F.interpolate(x, scale_factor=2.0, mode="nearest"))
+                x = self.grow[level](x)
         return self.last(F.silu(self.norm(x)))
