@@ -1,4 +1,5 @@
 import math
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -7,7 +8,7 @@ import scipy.stats
 import torch
 from omegaconf import OmegaConf
 
-from genlab.data.planar import Checkerboard, Grid, Pinwheel, Planar, Ring, SwissRoll, TwoMoons
+from genlab.data.planar import Checkerboard, Grid, Pinwheel, Planar, Ring, SCurve, SwissRoll, TwoMoons
 from genlab.errors import GenlabError
 
 DENSITIES = {
@@ -18,11 +19,18 @@ DENSITIES = {
     "swiss_roll": SwissRoll(),
     "pinwheel": Pinwheel(),
 }
+TASKS = {  # at the scale of the published transport benchmark
+    "eight_gaussians": Ring(radius=5, std=1),
+    "moons": TwoMoons(std=0.1, scale=2, centre=(0, 0.5)),
+    "s_curve": SCurve(),
+    "moons_to_eight_gaussians": Ring(radius=12, std=1.5),
+}
 RECIPES = sorted((Path(__file__).parents[2] / "conf/data/planar").glob("*.yaml"))
 each = pytest.mark.parametrize("density", DENSITIES.values(), ids=DENSITIES)
+each_task = pytest.mark.parametrize("density", TASKS.values(), ids=TASKS)
 
 
-@each
+@pytest.mark.parametrize("density", [*DENSITIES.values(), *TASKS.values()], ids=[*DENSITIES, *TASKS])
 def test_negative_log_likelihood_of_its_samples_is_the_entropy(density):
     x = density.sample(20_000, torch.Generator().manual_seed(0)).x
     log_p = density.log_prob(x)
@@ -30,10 +38,19 @@ def test_negative_log_likelihood_of_its_samples_is_the_entropy(density):
     assert abs(-log_p.mean().item() - density.entropy) < 3 * log_p.std().item() / math.sqrt(20_000) + 1e-12
 
 
+@each_task
+def test_samples_of_a_task_follow_the_density(density):
+    assert_follows(density, 5 if density.centres is None else 1.7 * density.centres.max().item())
+
+
 @each
 def test_samples_follow_the_density(density):
+    assert_follows(density, 2 * math.sqrt(3))
+
+
+def assert_follows(density, reach):
     """Counts in 16 × 16 cells against the density summed over 24 × 24 points of each, by Pearson's χ²."""
-    n, cells, points, reach = 20_000, 16, 24, 2 * math.sqrt(3)
+    n, cells, points = 20_000, 16, 24
     x = density.sample(n, torch.Generator().manual_seed(1)).x.double()
     axis = reach * ((torch.arange(cells * points, dtype=torch.float64) + 0.5) / (cells * points) * 2 - 1)
     mass = density.log_prob(torch.cartesian_prod(axis, axis)).exp() * (2 * reach / (cells * points)) ** 2
@@ -90,7 +107,7 @@ def test_ring_has_as_many_places_as_modes():
 
 
 @pytest.mark.parametrize("std", [0.03, 0.3])
-@pytest.mark.parametrize("curve", [TwoMoons, SwissRoll])
+@pytest.mark.parametrize("curve", [TwoMoons, SwissRoll, SCurve, partial(TwoMoons, scale=9.7, centre=(1.2, -1.2))])
 def test_quadrature_along_curves_has_converged(curve, std):
     density = curve(std)
     x = density.sample(50, torch.Generator().manual_seed(0)).x.double()
@@ -101,11 +118,18 @@ def test_quadrature_along_curves_has_converged(curve, std):
 
 
 def test_moons_and_roll_are_those_of_scikit_learn():
-    from sklearn.datasets import make_moons, make_swiss_roll
+    from sklearn.datasets import make_moons, make_s_curve, make_swiss_roll
 
     moons = torch.from_numpy(make_moons(200, noise=None, shuffle=False)[0])
     ours = TwoMoons().arms(torch.linspace(0, 1, 100, dtype=torch.float64))
     torch.testing.assert_close(ours.flatten(0, 1), (moons - torch.tensor([0.5, 0.25])) * math.sqrt(2))
+    # OT-CFM's own scaling of the same moons: times 2, minus (1, 0)
+    ours = TASKS["moons"].arms(torch.linspace(0, 1, 100, dtype=torch.float64))
+    torch.testing.assert_close(ours.flatten(0, 1), 2 * moons - torch.tensor([1, 0]))
+    points, angle = make_s_curve(100, noise=0.0, random_state=0)
+    ours = SCurve().arms(torch.from_numpy(abs(angle) / (1.5 * math.pi)))
+    half = torch.from_numpy(angle < 0).long()
+    torch.testing.assert_close(ours[half, torch.arange(100)], torch.from_numpy(1.5 * points[:, [0, 2]]))
     points, angle = make_swiss_roll(100, noise=0.0, random_state=0)
     ours = SwissRoll().arms(torch.from_numpy((angle / (1.5 * math.pi) - 1) / 2))
     torch.testing.assert_close(ours[0], torch.from_numpy(points[:, [0, 2]] / 7))
@@ -130,9 +154,9 @@ def test_recipes_build_the_default_densities(path):
     train = source.split("train")
     assert train.x.shape[1:] == tuple(recipe.shape)
     assert recipe.classes == (None if train.y is None else train.y.max().item() + 1)
-    ours, theirs = (density.log_prob(train.x[:100]) for density in (DENSITIES[path.stem], source.density))
+    ours, theirs = (density.log_prob(train.x[:100]) for density in ((DENSITIES | TASKS)[path.stem], source.density))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
 def test_every_density_has_a_recipe():
-    assert {path.stem for path in RECIPES} == set(DENSITIES)
+    assert {path.stem for path in RECIPES} == set(DENSITIES | TASKS)

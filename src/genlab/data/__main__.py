@@ -1,7 +1,16 @@
-"""usage: genlab data list | info NAME | prepare NAME
+"""usage: genlab data list | info NAME [key=value ...] | prepare NAME [key=value ...]
 
-The data sets that `data=NAME` takes. prepare makes one ready for training; those inside genlab are ready already.
+The data sets that `data=NAME` takes. prepare reads, converts and decodes one into $GENLAB_CACHE/data, which training does
+by itself at first use; those inside genlab are ready already. info counts it, verifies every byte and draws some of it.
+An offline cluster: prepare where there is network, and copy the folder that prepare names to the same place in its cache.
+
+  genlab data prepare cifar10
+  genlab data prepare folder data.source.path=photos.zip data.shape=[3,64,64]
 """
+
+import os
+from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -9,40 +18,99 @@ from genlab.config import conf_dir, near, preflight
 from genlab.errors import GenlabError
 from genlab.options import verb
 
+SPLITS = ("train", "test")
+DRAWN = 64  # images of the grid
+
 
 def names() -> list[str]:
     folder = conf_dir() / "data"
     return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("[!_]*.yaml"))
 
 
-def composed(name: str) -> DictConfig:
+def composed(name: str, overrides: list[str]) -> DictConfig:
     """The data part of the configuration; raises GenlabError, with the nearest name, where there is none."""
     if name not in names():
         raise GenlabError(f"no data {name!r}{near(name, names())}; there is {', '.join(names())}")
-    return preflight("train", [f"data={name}", "network=noisy_mlp", "outputs=."], check=False).data
+    foreign = [o for o in overrides if not o.startswith("data.") or "=" not in o]
+    if foreign:
+        raise GenlabError(f"cannot read {foreign[0]!r}: data.KEY=VALUE is needed")
+    return preflight("train", [f"data={name}", "network=noisy_mlp", "outputs=.", *overrides], check=False).data
 
 
-def info(name: str) -> str:
-    """Counts, shape and classes of a data set."""
+def info(name: str, overrides: list[str]) -> str:
+    """Counts, shape, classes and citation of a data set, and where some of it is drawn; of one not prepared, how to."""
     from genlab.instantiation import build
 
-    config = composed(name)
+    config = composed(name, overrides)
     source = build(config.source)
-    counts = ", ".join(f"{len(source.split(split).x)} {split}" for split in ("train", "test"))
     levels = f", {config.levels} levels" if config.levels else ""
+    facts = f"shape {list(config.shape)}{levels}, {config.classes or 0} classes"
     citation = (conf_dir() / "data" / f"{name}.yaml").read_text().splitlines()[0].lstrip("# ")
-    return f"{config.name}: {counts}; shape {list(config.shape)}{levels}, {config.classes} classes\n{citation}"
+    lines = [citation] + ([f"license: {config.license}"] if config.license else [])
+    if "cache" in config.source:
+        prepared = {split: source.verified(split) for split in SPLITS}
+        if None in prepared.values():
+            return "\n".join([f"{config.name}: {facts}; not prepared: genlab data prepare {name}", *lines])
+        lines += _origin(source.folder, prepared)
+    counts = ", ".join(f"{len(source.split(split).x)} {split}" for split in SPLITS)
+    return "\n".join([f"{config.name}: {counts}; {facts}", *lines, *_contents(source), f"samples: {_drawn(source)}"])
+
+
+def _origin(folder: Path, manifests: dict[str, Any]) -> list[str]:
+    """Where prepared splits come from, what was left out, and how large they are."""
+    lines = [f"folder: {folder}"]
+    for split, manifest in manifests.items():
+        revision = f" at {manifest['revision']}" if manifest["revision"] else ""
+        megabytes = sum(file["bytes"] for file in manifest["files"].values()) / 1e6
+        skipped = f", {len(manifest['skipped'])} skipped" if manifest["skipped"] else ""
+        lines.append(f"{split}: {manifest['source']}{revision}, {manifest['split']}; {megabytes:.1f} MB{skipped}")
+    return lines
+
+
+def _contents(source: Any) -> list[str]:
+    """How many rows each class has."""
+    y = source.split("train").y
+    if y is None:
+        return []
+    counts = y.bincount().tolist()
+    return [f"classes of train: {min(counts)} to {max(counts)} rows each, {sum(c > 0 for c in counts)} with any"]
+
+
+def _drawn(source: Any) -> Path:
+    """A picture of the first test rows, beside the prepared data."""
+    from genlab.pictures import picture
+
+    folder = Path(os.environ.get("GENLAB_CACHE", "~/.cache/genlab")).expanduser() / "data"
+    path = folder / f"{source.name}.png"
+    x = source.split("test").x
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        picture(x if x.ndim == 2 else x[:DRAWN], max(1, 128 // x.shape[-1])).save(path)
+    except OSError as error:
+        raise GenlabError(f"cannot write {path} ({error.strerror}): set GENLAB_CACHE=FOLDER") from None
+    return path
+
+
+def prepare(name: str, overrides: list[str]) -> str:
+    """Make a data set ready, verify all of it, and say where it is."""
+    from genlab.instantiation import build
+
+    config = composed(name, overrides)
+    source = build(config.source)
+    if "cache" not in config.source:
+        return f"genlab: {name} is inside genlab, nothing to prepare"
+    counts = [f"{source.prepare(split, thorough=True)['shape'][0]} {split}" for split in SPLITS]
+    return f"genlab: {name} is prepared: {', '.join(counts)} in {source.folder}"
 
 
 def _act(arguments: list[str]) -> None:
     match arguments:
         case ["list"]:
             print("\n".join(names()))
-        case ["info", name]:
-            print(info(name))
-        case ["prepare", name]:
-            info(name)
-            print(f"genlab: {name} is inside genlab, nothing to prepare")
+        case ["info", name, *overrides]:
+            print(info(name, overrides))
+        case ["prepare", name, *overrides]:
+            print(prepare(name, overrides))
         case _:
             raise GenlabError(f"cannot read `{' '.join(arguments)}`: genlab data list | info NAME | prepare NAME")
 

@@ -1,8 +1,8 @@
-"""Densities in the plane, of about unit variance, with known log-density and entropy; no download, no guesswork."""
+"""Densities in the plane with known log-density and entropy, by default of about unit variance; no download."""
 
 import abc
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import torch
@@ -93,12 +93,12 @@ class Grid(GaussianMixture):
 
 class Curve(Density):
     """Blurred curves: x = c_y(t) + std ε with t ~ U[0, 1], so p(x) = 1/A Σ_y ∫₀¹ N(x; c_y(t), std² I) dt, to rounding
-    error by Gauss–Legendre quadrature."""
+    error by Gauss–Legendre quadrature; `speed` is more than any |c′|."""
 
     std: float
 
-    def __init__(self, std: float):
-        self.std = std
+    def __init__(self, std: float, speed: float):
+        self.std, self.speed = std, speed
 
     @abc.abstractmethod
     def arms(self, t: Tensor) -> Tensor:
@@ -113,8 +113,8 @@ class Curve(Density):
     @cached_property
     def quadrature(self) -> tuple[Tensor, Tensor]:
         """Points of the curves and their weights: (A · n, 2), (A · n,)."""
-        # n nodes are up to π/2n apart and |c′| < 20, so that no step is longer than std.
-        nodes, weights = map(torch.from_numpy, roots_legendre(math.ceil(32 / self.std)))
+        # n nodes are up to π/2n apart, so that no step is longer than std
+        nodes, weights = map(torch.from_numpy, roots_legendre(math.ceil(1.6 * self.speed / self.std)))
         arms = self.arms((nodes + 1) / 2)
         return arms.flatten(0, 1), weights.repeat(len(arms)) / (2 * len(arms))
 
@@ -127,26 +127,43 @@ class Curve(Density):
 
 
 class TwoMoons(Curve):
-    """Two half circles, scikit-learn's `make_moons` centred and times √2; by default with its noise 0.05."""
+    """Two half circles, scikit-learn's `make_moons` centred, times `scale`, about `centre`; by default its noise is 0.05."""
 
-    def __init__(self, std: float = 0.05 * math.sqrt(2)):
-        super().__init__(std)
+    def __init__(
+        self, std: float = 0.05 * math.sqrt(2), scale: float = math.sqrt(2), centre: Sequence[float] = (0.0, 0.0)
+    ):
+        super().__init__(std, speed=4 * scale)
+        self.scale, self.centre = scale, torch.tensor(centre, dtype=torch.float64)
 
     def arms(self, t: Tensor) -> Tensor:
         cos, sin = (math.pi * t).cos(), (math.pi * t).sin()
         upper, lower = torch.stack([cos - 0.5, sin - 0.25], 1), torch.stack([0.5 - cos, 0.25 - sin], 1)
-        return math.sqrt(2) * torch.stack([upper, lower])
+        return self.scale * torch.stack([upper, lower]) + self.centre
 
 
 class SwissRoll(Curve):
     """The spiral φ (cos φ, sin φ) / 7 with φ ~ U[3π/2, 9π/2]; by default with the noise of FFJORD (1810.01367)."""
 
     def __init__(self, std: float = 1 / 7):
-        super().__init__(std)
+        super().__init__(std, speed=20)
 
     def arms(self, t: Tensor) -> Tensor:
         angle = 1.5 * math.pi * (1 + 2 * t)
         return (angle[:, None] * torch.stack([angle.cos(), angle.sin()], 1) / 7)[None]
+
+
+class SCurve(Curve):
+    """scikit-learn's `make_s_curve` from the side, ±(sin φ, cos φ − 1) times `scale`, φ ~ U[0, 3π/2], of which y is the
+    half; by default with the scale and the noise of OT-CFM (2302.00482)."""
+
+    def __init__(self, std: float = 0.075, scale: float = 1.5):
+        super().__init__(std, speed=5 * scale)
+        self.scale = scale
+
+    def arms(self, t: Tensor) -> Tensor:
+        angle = 1.5 * math.pi * t
+        half = self.scale * torch.stack([angle.sin(), angle.cos() - 1], 1)
+        return torch.stack([half, -half])
 
 
 class Checkerboard(Density):

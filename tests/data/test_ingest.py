@@ -1,0 +1,274 @@
+"""The same ten images and labels come out of every format they can lie in."""
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genlab.data.ingest import from_path
+from genlab.data.rows import Columns, base, chosen, sliced
+from genlab.errors import GenlabError
+
+X = np.random.default_rng(0).integers(0, 256, (10, 6, 5, 3), dtype=np.uint8)
+Y = [3, 1, 0, 2, 1, 3, 0, 2, 2, 1]
+LABELLED = Columns(None, None, True)
+Rows = list[tuple[list[int], int | None]]
+
+
+def png(x: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(x).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def decoded(image: object) -> list[int]:
+    if isinstance(image, np.ndarray):
+        return image.flatten().tolist()
+    return np.asarray(Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)).flatten().tolist()
+
+
+def rows(
+    path: Path, split: str = "train", columns: Columns = LABELLED, keep: Callable[[int], bool] = lambda i: True
+) -> Rows:
+    part = from_path(path, columns)[split]
+    return [(decoded(row.image), None if row.label is None else int(row.label)) for row in part.rows(keep)]
+
+
+EXPECTED: Rows = sorted((x.flatten().tolist(), y) for x, y in zip(X, Y, strict=True))
+
+
+def as_parquet(folder: Path) -> Path:
+    dataset().to_parquet(folder / "data.parquet")
+    return folder / "data.parquet"
+
+
+def dataset() -> "object":
+    from datasets import ClassLabel, Dataset, Features, Value
+    from datasets import Image as Picture
+
+    features = Features({"id": Value("int64"), "img": Picture(), "kind": ClassLabel(names=list("abcd"))})
+    cells = [{"bytes": png(x), "path": None} for x in X]
+    return Dataset.from_dict({"id": list(range(10)), "img": cells, "kind": Y}, features=features)
+
+
+def as_plain_parquet(folder: Path) -> Path:
+    """As pyarrow alone writes it: no word of what is an image or a class."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"picture": [png(x) for x in X], "y": Y}), folder / "train-00000-of-00001.parquet")
+    return folder
+
+
+def as_saved(folder: Path) -> Path:
+    from datasets import DatasetDict
+
+    DatasetDict({"train": dataset()}).save_to_disk(folder / "saved")
+    return folder / "saved"
+
+
+def as_arrow(folder: Path) -> Path:
+    dataset().save_to_disk(folder / "saved")
+    return next((folder / "saved").glob("*.arrow"))
+
+
+def as_folder(folder: Path) -> Path:
+    for i, (x, y) in enumerate(zip(X, Y, strict=True)):
+        (folder / f"class{y}").mkdir(exist_ok=True)
+        (folder / f"class{y}" / f"{i}.png").write_bytes(png(x))
+    return folder
+
+
+def as_zip(folder: Path) -> Path:
+    """Below one folder, as zip makes it of a folder, and with the litter of a Mac."""
+    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+        archive.writestr("__MACOSX/photos/class0/._0.png", b"litter")
+        for i, (x, y) in enumerate(zip(X, Y, strict=True)):
+            archive.writestr(f"photos/class{y}/{i}.png", png(x))
+    return folder / "a.zip"
+
+
+def as_zip_with_labels(folder: Path) -> Path:
+    """As StyleGAN and EDM keep their data."""
+    names = [f"0000{i % 2}/img{i:08d}.png" for i in range(10)]
+    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+        archive.writestr("dataset.json", json.dumps({"labels": list(zip(names, Y, strict=True))}))
+        for name, x in zip(names, X, strict=True):
+            archive.writestr(name, png(x))
+    return folder / "a.zip"
+
+
+def as_npz(folder: Path) -> Path:
+    np.savez(folder / "a.npz", x=X, y=Y)
+    return folder / "a.npz"
+
+
+FORMATS = [as_parquet, as_plain_parquet, as_saved, as_arrow, as_folder, as_zip, as_zip_with_labels, as_npz]
+
+
+@pytest.mark.parametrize("write", FORMATS, ids=lambda f: f.__name__)
+def test_every_format_gives_the_same_rows(write: Callable[[Path], Path], tmp_path: Path) -> None:
+    path = write(tmp_path)
+    assert sorted(rows(path)) == EXPECTED
+    assert sorted(rows(path, columns=Columns(None, None, False))) == [(x, None) for x, _ in EXPECTED]
+    assert rows(path, keep=lambda i: i in (2, 9)) == [rows(path)[i] for i in (2, 9)]
+
+
+@pytest.mark.parametrize("write", FORMATS, ids=lambda f: f.__name__)
+def test_errors_name_file_and_row(write: Callable[[Path], Path], tmp_path: Path) -> None:
+    path = write(tmp_path)
+    where = [row.where for row in from_path(path, LABELLED)["train"].rows(lambda i: True)]
+    assert len(set(where)) == 10
+    assert all(name.startswith(str(path)) for name in where)
+
+
+def test_splits_of_folders_are_their_names(tmp_path: Path) -> None:
+    for split, labels in (("train", "ab"), ("val", "b")):
+        for label in labels:
+            (tmp_path / split / label).mkdir(parents=True)
+            (tmp_path / split / label / "0.png").write_bytes(png(X[0]))
+    (tmp_path / "_meta").mkdir()
+    (tmp_path / "_meta" / "0.png").write_bytes(png(X[0]))
+    assert {split: len(rows(tmp_path, split)) for split in ("train", "val")} == {"train": 2, "val": 1}
+    assert rows(tmp_path, "val")[0][1] == 1, "classes are those of all splits together"
+
+
+def test_splits_of_tables_are_their_names(tmp_path: Path) -> None:
+    (tmp_path / "plain_text").mkdir()
+    for name, n in (("train-00000-of-00002", 4), ("train-00001-of-00002", 3), ("validation-0", 2)):
+        dataset().select(range(n)).to_parquet(tmp_path / "plain_text" / f"{name}.parquet")
+    assert {split: part.count for split, part in from_path(tmp_path, LABELLED).items()} == {"train": 7, "validation": 2}
+    assert len(rows(tmp_path)) == 7
+
+
+def test_rows_are_counted_across_batches_and_files(tmp_path: Path) -> None:
+    """Batches are of 64 rows: row numbers start anew in each file, and what is kept goes by the number in all of them."""
+    from datasets import concatenate_datasets
+
+    long = concatenate_datasets([dataset()] * 14)
+    for name, n in (("train-0", 140), ("train-1", 70)):
+        long.select(range(n)).to_parquet(tmp_path / f"{name}.parquet")
+    kept = [3, 70, 139, 140, 206]
+    found = list(from_path(tmp_path, Columns(None, "id", True))["train"].rows(lambda i: i in kept))
+    assert [Path(row.where).name for row in found] == [
+        f"train-{f}.parquet row {i}" for f, i in ((0, 3), (0, 70), (0, 139), (1, 0), (1, 66))
+    ]
+    assert [row.label for row in found] == [3, 0, 9, 0, 6]
+
+
+def test_splits_of_arrays_are_their_keys(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x_train=X, y_train=Y, x_test=X[:3].transpose(0, 3, 1, 2), y_test=Y[:3])
+    assert (len(rows(tmp_path / "a.npz")), [y for _, y in rows(tmp_path / "a.npz", "test")]) == (10, Y[:3])
+
+
+def test_columns_by_name(tmp_path: Path) -> None:
+    found = rows(as_parquet(tmp_path), columns=Columns("img", "id", True))
+    assert [y for _, y in found] == list(range(10))
+
+
+# ---------------------------------------------------------------------- splits
+
+
+def picked(names: str, role: str, wanted: str, count: int = 20) -> tuple[str, list[int]]:
+    from genlab.data.rows import Part
+
+    part = {name: Part(count, lambda keep: iter(())) for name in names.split()}
+    chosen_part, keep, meant = chosen(part, role, wanted, "here")
+    name = next(name for name, value in part.items() if value is chosen_part)
+    assert meant.startswith(name)
+    return name, [i for i in range(count) if keep(i)]
+
+
+def test_a_split_goes_by_its_synonyms() -> None:
+    whole = list(range(20))
+    assert picked("train test", "test", "test") == ("test", whole)
+    assert picked("train val", "test", "test") == ("val", whole)
+    assert picked("train validation test", "test", "validation") == ("validation", whole)
+    assert picked("train test val", "test", "validation") == ("val", whole)
+    assert picked("training valid", "train", "train") == ("training", whole)
+
+
+def test_one_row_in_ten_is_held_out_of_a_source_without_a_test_split() -> None:
+    assert picked("train", "test", "test") == ("train", [9, 19])
+    assert picked("train", "train", "train") == ("train", [i for i in range(20) if i not in (9, 19)])
+    assert picked("train", "test", "validation") == ("train", [9, 19])
+
+
+def test_slices_cut_a_source_without_a_test_split() -> None:
+    assert picked("train", "train", "train[:15]") == ("train", list(range(15)))
+    assert picked("train", "test", "train[15:]") == ("train", list(range(15, 20)))
+    assert picked("train test", "test", "train[15:]") == ("test", list(range(20)))
+    assert picked("train test", "train", "train[:15]") == ("train", list(range(20)))
+    assert [i for i in range(9) if sliced(9, "train[2:5]")(i)] == [2, 3, 4]
+    assert base("train[2:5]") == "train"
+
+
+@pytest.mark.parametrize("wanted", ["train[", "train[:5%]", "", "a b"])
+def test_splits_that_cannot_be_read(wanted: str) -> None:
+    with pytest.raises(GenlabError, match="cannot read the split"):
+        base(wanted)
+
+
+def test_a_source_without_training_images() -> None:
+    with pytest.raises(GenlabError, match=r"here has no train split, only test.*data.source.splits.train"):
+        picked("test", "train", "train")
+
+
+# ---------------------------------------------------------------------- bad input
+
+
+def refused(path: Path, match: str, columns: Columns = LABELLED) -> None:
+    with pytest.raises(GenlabError, match=match) as caught:
+        list(from_path(path, columns)["train"].rows(lambda i: True))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_missing_and_ambiguous_columns(tmp_path: Path) -> None:
+    path = as_parquet(tmp_path)
+    refused(path, r"has no column 'image': set data.source.image to one of id, img, kind", Columns("image", None, True))
+    refused(path, r"has no column 'y': set data.source.label", Columns(None, "y", True))
+    dataset().add_column("other", list(range(10))).remove_columns("kind").to_parquet(path)
+    refused(path, r"several label columns \(id, other\): set data.source.label")
+    dataset().remove_columns(["kind", "id"]).to_parquet(path)
+    refused(path, "no label column: .* or data.classes=0 to go without")
+    dataset().remove_columns("img").to_parquet(path)
+    refused(path, "no image column: set data.source.image to one of id, kind")
+
+
+@pytest.mark.parametrize("bytes_left", [0, 50, 1000])
+@pytest.mark.parametrize("write", [as_parquet, as_zip, as_npz, as_arrow], ids=lambda f: f.__name__)
+def test_truncated_files(write: Callable[[Path], Path], bytes_left: int, tmp_path: Path) -> None:
+    path = write(tmp_path)
+    data = path.read_bytes()
+    path.write_bytes(data[:bytes_left])
+    refused(path, str(path))
+
+
+def test_damaged_pages_of_a_parquet_file(tmp_path: Path) -> None:
+    path = as_parquet(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[4:400] = bytes(396)
+    path.write_bytes(data)
+    refused(path, "cannot be read after row 0")
+
+
+def test_nothing_to_read(tmp_path: Path) -> None:
+    refused(tmp_path, "holds no image")
+    (tmp_path / "notes.txt").write_text("")
+    refused(tmp_path / "notes.txt", r"a folder or .zip of images, .parquet, .arrow or .npz is needed")
+    (tmp_path / "0.png").write_bytes(png(X[0]))
+    refused(tmp_path, "no folder of each class and no dataset.json")
+
+
+def test_arrays_that_are_no_images(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x_train=X / 255, y_train=Y)
+    refused(tmp_path / "a.npz", r"x_train is float64 .*uint8")
+    np.savez(tmp_path / "a.npz", x_train=X, y_train=Y[:4])
+    refused(tmp_path / "a.npz", "no 10 labels y_train")
+    np.savez(tmp_path / "a.npz", images=X)
+    refused(tmp_path / "a.npz", "no x_train and x_test .*only images")
