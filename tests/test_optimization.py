@@ -1,8 +1,9 @@
-"""Learning rates, clipping and averaging as functions of progress."""
+"""Learning rates as functions of progress, and what is done to gradients before a step."""
 
 import pytest
 import torch
 
+from genlab.averaging import Constant, Ramped
 from genlab.optimization import Averaging, Optimization
 
 
@@ -10,6 +11,12 @@ def test_rate_rises_linearly_over_the_warm_up():
     rate = Optimization(torch.optim.SGD, lr=0.2, warmup_images=1000).rate
     assert [rate(seen) for seen in (0, 500, 1000, 10**9)] == pytest.approx([0, 0.1, 0.2, 0.2])
     assert Optimization(torch.optim.SGD, lr=0.2).rate(0) == 0.2
+
+
+def test_rate_falls_in_a_line_after_the_warm_up():
+    rule = Optimization(torch.optim.SGD, lr=2.0, warmup_images=100, decay_images=500)
+    assert [rule.rate(n) for n in (0, 50, 100, 300, 500, 900)] == [0.0, 1.0, 2.0, 1.0, 0.0, 0.0]
+    assert Optimization(torch.optim.SGD, lr=2.0, decay_images=400).rate(100) == 1.5
 
 
 @pytest.mark.parametrize(("clip_norm", "expected"), [(None, [3.0, 4.0]), (10.0, [3.0, 4.0]), (1.0, [0.6, 0.8])])
@@ -20,14 +27,33 @@ def test_gradients_are_clipped_by_their_common_norm(clip_norm, expected):
     assert optimizer.param_groups[0]["lr"] == 0.1
     for weight, gradient in zip(weights, (3.0, 4.0), strict=True):
         weight.grad = torch.tensor(gradient)
-    rule.clip(optimizer)
+    assert rule.clip(optimizer) == pytest.approx(5.0)  # before clipping, whether there is any or not
     assert [weight.grad.item() for weight in weights] == pytest.approx(expected, rel=1e-5)
 
 
-def test_averaging_is_constant_or_ramps_up():
-    """min(d, (1 + n)/(10 + n)): the ramp of 0.999 ends at n = 8990."""
-    assert Averaging(0.999, ramp=False).at(0) == 0.999
-    at = Averaging(0.999, ramp=True).at
-    assert [at(0), at(8), at(89)] == pytest.approx([0.1, 0.5, 90 / 99])
-    assert at(8988) < 0.999
-    assert at(8990) == at(10**6) == 0.999
+def test_gradients_that_are_no_numbers_are_replaced_before_clipping():
+    """nan → 0, ±∞ → ±10⁵: (0, 10⁵, -10⁵, 3) has norm √2 · 10⁵, and clipped to 1 the signs are what is left."""
+    weight = torch.nn.Parameter(torch.zeros(4))
+    wrong = torch.tensor([torch.nan, torch.inf, -torch.inf, 3.0])
+    for replace_nan in (True, False):
+        rule = Optimization(torch.optim.SGD, lr=0.1, clip_norm=1.0, replace_nan=replace_nan)
+        weight.grad = wrong.clone()
+        norm = rule.clip(rule.build([weight]))
+        if replace_nan:
+            assert norm.item() == pytest.approx(2**0.5 * 1e5, rel=1e-6)
+            assert weight.grad.tolist() == pytest.approx([0, 0.5**0.5, -(0.5**0.5), 3 / (2**0.5 * 1e5)], rel=1e-5)
+        else:
+            assert norm.isnan()
+
+
+def test_weights_without_gradients_are_left_out():
+    weights = [torch.nn.Parameter(torch.zeros(())) for _ in range(2)]
+    rule = Optimization(torch.optim.SGD, lr=0.1, clip_norm=1.0)
+    weights[0].grad = torch.tensor(-7.0)
+    assert rule.clip(rule.build(weights)) == 7.0
+    assert weights[1].grad is None
+
+
+def test_averages_of_older_configurations_are_built():
+    assert isinstance(Averaging(0.9, ramp=False), Constant)
+    assert isinstance(Averaging(0.9, ramp=True), Ramped)

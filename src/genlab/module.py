@@ -2,19 +2,35 @@
 
 import abc
 import math
-from collections.abc import Iterator, Sequence
-from typing import ClassVar, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar, Literal, NamedTuple
 
 import lightning as L
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from genlab.averaging import Averaging
 from genlab.codec import Codec
 from genlab.data.source import Batch
 from genlab.errors import GenlabError
 from genlab.noise import NoiseStream
-from genlab.optimization import Averaging, Optimization
+from genlab.optimization import Optimization
+
+
+class Frame(NamedTuple):
+    """A moment of sampling in model space: (n, *shape) as it is there, and what it is expected to become."""
+
+    x_t: Tensor
+    x_hat: Tensor
+
+
+class Transport(NamedTuple):
+    """Where samples began, what they became, in model space, and (n,) ∫ ‖dx/dt‖² dt on their way."""
+
+    z: Tensor
+    x: Tensor
+    energy: Tensor
 
 
 class GenerativeModule(L.LightningModule, abc.ABC):
@@ -23,16 +39,30 @@ class GenerativeModule(L.LightningModule, abc.ABC):
     likelihood: Literal["exact", "bound", "ode"] | None = None
     discrete: bool = False
     """Whether log_prob is of probabilities on the codec's lattice, and not of a density."""
+    repeats: int = 1
+    """Over how many draws of a log-density, each with its own dequantization, its value is averaged."""
     averaged: ClassVar[tuple[str, ...]]
     """The submodules that sampling uses: their running average is kept, and their calls are its cost."""
+    judged_by: ClassVar[str | None] = None
+    """Of a module that cannot draw, the held-out term that is a run's objective in place of its samples' scores."""
 
     def __init__(
-        self, codec: Codec, shape: Sequence[int], optimizer: Optimization, averaging: Averaging, classes: int = 0
+        self,
+        codec: Codec,
+        shape: Sequence[int],
+        optimizer: Optimization,
+        averaging: Averaging | Mapping[str, Averaging],
+        classes: int = 0,
+        flip: bool = False,
     ):
         super().__init__()
         self.codec, self.shape, self.classes = codec, tuple(shape), classes
         self.optimizations = (optimizer,)
         self.averaging = averaging
+        if flip and len(self.shape) != 3:
+            raise GenlabError("flip mirrors images, and these data are none: set data.flip=false")
+        self.flip = flip
+        self.grad_norms: dict[str, Tensor] = {}  # of this batch, each optimizer's before clipping
         self.images_seen = 0  # real images consumed by all ranks so far; kept by callbacks.budget
 
     @abc.abstractmethod
@@ -43,17 +73,30 @@ class GenerativeModule(L.LightningModule, abc.ABC):
     def sample(self, noise: NoiseStream, n: int, y: Tensor | None = None) -> Tensor:
         """(n, *shape) samples in model space; sample i depends on the stream's row i alone."""
 
-    def trajectory(self, noise: NoiseStream, n: int, y: Tensor | None = None) -> Iterator[Tensor]:
-        """(n, *shape) after each step of sampling, the last being `sample`'s; families of one step have one."""
-        yield self.sample(noise, n, y)
+    def trajectory(self, noise: NoiseStream, n: int, y: Tensor | None = None) -> Iterator[Frame]:
+        """One Frame for each step of sampling, x_t of the last being `sample`'s; families of one step have one."""
+        x = self.sample(noise, n, y)
+        yield Frame(x, x)
+
+    def transport(self, noise: NoiseStream, n: int, y: Tensor | None = None) -> Transport:
+        """`sample`, with where it began and how far it went; raises GenlabError where that is not a function of z."""
+        raise GenlabError(f"{type(self).__name__} follows no path from its noise to its samples")
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """(B,) log-density or its bound in nats, of x in model space; `likelihood` says which."""
         raise NotImplementedError(f"{type(self).__name__} has no likelihood")
 
+    def log_prob_parts(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        """(B,) parts that add up to log_prob, by name: minus the rate and minus the distortion where it has these."""
+        return {"log_prob": self.log_prob(x, y)}
+
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """The latent of x."""
-        raise NotImplementedError(f"{type(self).__name__} has no encoder")
+        """The latent z of x in model space; raises GenlabError for a model without an encoder."""
+        raise GenlabError(f"a {type(self).__name__} has no encoder: use a VAE, or a Gaussian path with an ODE")
+
+    def render(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """The x in model space of a latent z; raises GenlabError for a model without latents."""
+        raise GenlabError(f"a {type(self).__name__} has no latents to render")
 
     # ------------------------------------------------------------------ written once for every family
 
@@ -62,30 +105,60 @@ class GenerativeModule(L.LightningModule, abc.ABC):
         """n samples in data space; a conditional model that is given no y draws it uniformly from the stream."""
         return self.codec.decode(self.sample(noise, n, self.labels(noise, n, y)))
 
+    @property
+    def choices(self) -> int:
+        """How many labels samples may be asked for; 0 is none."""
+        return self.classes
+
     def labels(self, noise: NoiseStream, n: int, y: Tensor | None) -> Tensor | None:
-        """(n,) int64 labels of a conditional model, None of any other."""
-        if not self.classes:
+        """(n,) int64 labels of a conditional model, None of any other; raises GenlabError for labels it has not."""
+        if not self.choices:
             if y is not None:
                 raise GenlabError("this model is unconditional: train it with model.classes=K to sample by label")
             return None
-        return (noise.uniform((n, 1))[:, 0] * self.classes).long() if y is None else y
+        if y is None:
+            return (noise.uniform((n, 1))[:, 0] * self.choices).long()
+        wrong = y[(y < 0) | (y >= self.choices)]
+        if len(wrong):
+            raise GenlabError(f"y={wrong[0].item()}: the labels are 0 to {self.choices - 1}")
+        return y
 
-    @torch.no_grad()
     def nats(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """(B,) log p(x) of data x; raises NotImplementedError without a likelihood."""
+        return torch.stack([*self.nats_parts(x, y).values()]).sum(0)
+
+    @torch.no_grad()
+    def nats_parts(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        """(B,) parts that add up to log p(x) of data x, as log_prob_parts has them in model space."""
         if self.codec.log_volume is None:
             raise NotImplementedError(f"{type(self.codec).__name__} is no bijection, so densities do not carry over")
         y = y if self.classes else None
         if self.discrete:
-            return self.log_prob(self.codec.encode(x), y)
-        return self.log_prob(self.codec.dequantize(x), y) + math.prod(self.shape) * self.codec.log_volume
+            return self.log_prob_parts(self.codec.encode(x), y)
+        draws = [self.log_prob_parts(self.codec.dequantize(x), y) for _ in range(self.repeats)]
+        parts = {name: torch.stack([draw[name] for draw in draws]).mean(0) for name in draws[0]}
+        *_, last = parts  # the distortion, or all there is: a change of scale is no matter of the rate
+        return parts | {last: parts[last] + math.prod(self.shape) * self.codec.log_volume}
 
     def bits_per_dim(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """(B,) -log₂ p(x) / D of data x: the only place where logarithms change their base."""
-        return -self.nats(x, y) / (math.prod(self.shape) * math.log(2))
+        """(B,) -log₂ p(x) / D of data x."""
+        return self.bits(self.nats(x, y))
+
+    def bits(self, nats: Tensor) -> Tensor:
+        """Minus nats in bits per dimension: the only place where a log-likelihood changes its base."""
+        return -nats / (math.prod(self.shape) * math.log(2))
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        return self.fit_batch(self.mirrored(batch) if self.flip else batch)
+
+    def fit_batch(self, batch: Batch) -> dict[str, Tensor]:
+        """The terms of a batch to learn from; who optimizes manually does it here."""
         return self._terms(batch)
+
+    def mirrored(self, batch: Batch) -> Batch:
+        """Each image as it is or mirrored left to right, with probability 1/2 each."""
+        chosen = torch.rand(len(batch.x), 1, 1, 1, device=batch.x.device) < 0.5
+        return batch._replace(x=torch.where(chosen, batch.x.flip(3), batch.x))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         return self._terms(batch)
@@ -97,11 +170,13 @@ class GenerativeModule(L.LightningModule, abc.ABC):
         return self.optimizations[0].build(self.parameters())
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        self.grad_norms = {}
         for optimization, optimizer in zip(self.optimizations, self.trainer.optimizers, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = optimization.rate(self.images_seen)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        for optimization, own in zip(self.optimizations, self.trainer.optimizers, strict=True):
+        for i, (optimization, own) in enumerate(zip(self.optimizations, self.trainer.optimizers, strict=True)):
             if own is optimizer:
-                optimization.clip(optimizer)
+                name = f"grad_norm/{i}" if len(self.optimizations) > 1 else "grad_norm"
+                self.grad_norms[name] = optimization.clip(optimizer)

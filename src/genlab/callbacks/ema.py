@@ -1,4 +1,4 @@
-"""The running average of the weights that sampling uses."""
+"""The running averages of the weights that sampling uses."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,30 +9,42 @@ import lightning as L
 import torch
 from torch import nn
 
+from genlab.averaging import named, recorded
 from genlab.module import GenerativeModule
 
 
 class EMA(L.Callback):
-    """Shadow copies of `module.averaged`, moved after every batch; the raw weights are never replaced for saving."""
+    """Shadow copies of `module.averaged`, moved after every batch; the raw weights are never replaced for saving.
 
-    def __init__(self, module: GenerativeModule):
-        self.rule = module.averaging
+    Of several averages the first, `ema`, is the one that is applied; all of them are in the checkpoint.
+    """
+
+    def __init__(self, module: GenerativeModule, batch: int):
+        self.rules, self.batch = named(module.averaging), batch
         self.live = [module.get_submodule(name) for name in module.averaged]
-        self.shadow = nn.ModuleDict(
-            {name.replace(".", "/"): deepcopy(live) for name, live in zip(module.averaged, self.live, strict=True)}
-        ).requires_grad_(False)
-        self.updates = 0
+        self.shadows = {
+            name: nn.ModuleDict(
+                {part.replace(".", "/"): deepcopy(module.get_submodule(part)) for part in module.averaged}
+            )
+            for name in self.rules
+        }
+        for shadow in self.shadows.values():
+            shadow.requires_grad_(False)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.shadow.to(pl_module.device)
         # listed once: walking the modules for every batch would cost as much as the average itself
-        self.weights = [p.data for p in self.shadow.parameters()], [p.data for m in self.live for p in m.parameters()]
-        self.buffers = list(zip(self.shadow.buffers(), (b for m in self.live for b in m.buffers()), strict=True))
+        self.weights = [p.data for m in self.live for p in m.parameters()]
+        buffers = [b for m in self.live for b in m.buffers()]
+        self.averages, self.buffers = [], []
+        for name, shadow in self.shadows.items():
+            shadow.to(pl_module.device)
+            self.averages.append((self.rules[name], [p.data for p in shadow.parameters()]))
+            self.buffers += zip(shadow.buffers(), buffers, strict=True)
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        shadow, live = self.weights
-        torch._foreach_lerp_(shadow, live, 1 - self.rule.at(self.updates))  # pyright: ignore[reportPrivateImportUsage]
-        self.updates += 1
+    def on_train_batch_end(self, trainer: L.Trainer, module: GenerativeModule, *_: Any) -> None:  # pyright: ignore
+        seen = module.images_seen + self.batch  # Budget, whose turn is next, counts this batch
+        for rule, average in self.averages:
+            torch._foreach_lerp_(average, self.weights, 1 - rule.at(seen, self.batch))  # pyright: ignore
         for theirs, ours in self.buffers:  # running statistics are averages already
             theirs.copy_(ours)
 
@@ -46,16 +58,16 @@ class EMA(L.Callback):
             self._swap()
 
     def _swap(self) -> None:
-        for shadow, live in zip(self.shadow.values(), self.live, strict=True):
+        for shadow, live in zip(self.shadows["ema"].values(), self.live, strict=True):
             for s, p in zip(shadow.parameters(), live.parameters(), strict=True):
                 s.data, p.data = p.data, s.data
             for s, p in zip(shadow.buffers(), live.buffers(), strict=True):
                 s.data, p.data = p.data, s.data
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds of it."""
-        return {"updates": self.updates, "weights": self.shadow.state_dict()}
+        """What a checkpoint holds of it: the state dict of each average."""
+        return {name: shadow.state_dict() for name, shadow in self.shadows.items()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.updates = state["updates"]
-        self.shadow.load_state_dict(state["weights"])
+        for name, weights in recorded(state).items():
+            self.shadows[name].load_state_dict(weights)

@@ -51,7 +51,7 @@ class History(L.Callback):
         outputs: dict[str, Tensor],
         *_: Any,  # pyright: ignore
     ) -> None:
-        self.means.add(outputs)
+        self.means.add({**outputs, **module.grad_norms})
         if due(module.images_seen, self.batch, self.every) or trainer.is_last_batch:
             row = self.means.take("train")
             images, seconds = module.images_seen - self.since[0], self.clock.seconds - self.since[1]

@@ -42,7 +42,7 @@ class GAN(GenerativeModule):
         fake = self.generator(self._latents(x), y)
         return {"loss": self.objective.generator(self.discriminator(fake, y)), **self._critic_terms(x, fake, y)}
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+    def fit_batch(self, batch: Batch) -> dict[str, Tensor]:
         x, y = self.codec.encode(batch.x), batch.y if self.classes else None
         generator_step, critic_step = self.optimizers()  # pyright: ignore[reportGeneralTypeIssues]
         with self.toggled_optimizer(critic_step):
@@ -77,7 +77,11 @@ class GAN(GenerativeModule):
         return torch.randn(len(x), self.latent, device=x.device)
 
     def sample(self, noise: NoiseStream, n: int, y: Tensor | None = None) -> Tensor:
-        return self.generator(noise.normal((n, self.latent)), y)
+        return self.render(noise.normal((n, self.latent)), y)
+
+    def render(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """G(z)."""
+        return self.generator(z, y)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         parts = (self.generator, self.discriminator)
