@@ -5,9 +5,10 @@ import torch
 
 from genlab.errors import GenlabError
 from genlab.gaussian.denoiser import Denoiser, Index
-from genlab.gaussian.parametrization import Eps, ScaledScore, Score, V, Velocity, X
+from genlab.gaussian.parametrization import Eps, Karras, ScaledScore, Score, V, Velocity, X
 
 PARAMETRIZATIONS = {kind.__name__: kind() for kind in (Eps, X, V, Score, ScaledScore, Velocity)}
+PARAMETRIZATIONS["Karras"] = Karras(0.5)
 every = pytest.mark.parametrize("parametrization", PARAMETRIZATIONS.values(), ids=PARAMETRIZATIONS)
 FRACTIONS = (1e-8, 1e-5, 1e-3, 0.1, 0.5, 0.9)  # α = 0 at the end of Linear leaves some targets without an inverse
 
@@ -35,7 +36,7 @@ def test_denoise_inverts_target(path, parametrization, pair, point):
 
 
 @pytest.mark.parametrize("path", ["Linear"], indirect=True)
-@pytest.mark.parametrize("name", ["X", "V", "Velocity"])
+@pytest.mark.parametrize("name", ["X", "V", "Velocity", "Karras"])
 def test_pure_noise_still_has_an_inverse(path, pair, name):
     """At t = 1 of flow matching, where samplers begin, α = 0."""
     x, eps = pair
@@ -61,7 +62,7 @@ def test_scores_are_gradients_of_the_log_density(path, pair, point):
     torch.testing.assert_close(point.sigma * ScaledScore().target(x, eps, point), scaled, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("path", ["VP", "VE", "Linear"], indirect=True)
+@pytest.mark.parametrize("path", ["VP", "SubVP", "Cosine", "VE", "Karras", "Linear"], indirect=True)
 def test_velocity_is_the_motion_of_the_sample(path, pair, point):
     """A central difference in time, whose error is O(h²)."""
     x, eps = pair
@@ -83,3 +84,38 @@ def test_eps_and_x_are_themselves(pair, point):
     x, eps = pair
     assert Eps().target(x, eps, point) is eps
     assert X().target(x, eps, point) is x
+
+
+@every
+def test_gain_is_the_derivative_of_x_hat(path, parametrization, pair, point):
+    if parametrization.needs_derivative and path.twin is not None:
+        return
+    x_t, out = pair
+    change = parametrization.denoise(x_t, out + 1, point) - parametrization.denoise(x_t, out, point)
+    expected = torch.as_tensor(parametrization.gain(point), dtype=torch.float64).expand_as(change)
+    torch.testing.assert_close(change, expected, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("path", ["Karras"], indirect=True)
+def test_karras_is_edm_table_1(path, pair):
+    """c_skip = s²/(σ² + s²), c_out = σs/√(s² + σ²), and the target (x - c_skip x_t)/c_out, of unit variance."""
+    x, eps = pair
+    p = path(torch.tensor([0.002, 0.1, 0.5, 1.0, 10.0, 80.0], dtype=torch.float64), 4)
+    s, x_t = 0.5, x + p.sigma * eps
+    skip, scale = s**2 / (p.sigma**2 + s**2), p.sigma * s / (s**2 + p.sigma**2).sqrt()
+    out = Karras(s).target(x, eps, p)
+    torch.testing.assert_close(out, (x - skip * x_t) / scale, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(Karras(s).denoise(x_t, out, p), skip * x_t + scale * out)
+    many = torch.randn(2, 6, 20_000, 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    variance = Karras(s).target(s * many[0], many[1], p).flatten(1).var(1)
+    torch.testing.assert_close(variance, torch.ones(6, dtype=torch.float64), rtol=0, atol=0.05)
+
+
+def test_karras_target_does_not_cancel_at_tiny_noise(path):
+    """In float32 at σ/α = 1e-4, where (x - c_skip x_t)/c_out has lost three of its seven digits."""
+    t = path.time(torch.tensor([1e-4], dtype=torch.float64)) if path.twin is None else torch.tensor([1.0])
+    x, eps = torch.randn(2, 1, 1000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    double = path(t.double(), 2)
+    single = type(double)(*(field.float() for field in double))
+    exact, rounded = Karras(0.5).target(x, eps, double), Karras(0.5).target(x.float(), eps.float(), single)
+    torch.testing.assert_close(rounded.double(), exact, rtol=0, atol=1e-6)

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch.autograd.functional import jvp
 
-from genlab.gaussian.path import VE, VP, Levels, Table, linear_betas
+from genlab.gaussian.path import VE, VP, Cosine, Karras, Linear, SubVP
+from genlab.gaussian.tables import Levels, Table, cosine_betas, linear_betas, scaled_linear_betas
 
-continuous = pytest.mark.parametrize("path", ["VP", "VE", "Linear"], indirect=True)
+continuous = pytest.mark.parametrize("path", ["VP", "SubVP", "Cosine", "VE", "Karras", "Linear"], indirect=True)
 discrete = pytest.mark.parametrize("path", ["Table", "Levels"], indirect=True)
 INSTANTS = (1e-6, 1e-3, 0.1, 0.5, 0.9)
 
@@ -36,11 +37,74 @@ def test_ve_is_geometric_above_data():
     close(at(VE(0.01, 50.0), 1e-12, 0.5, 1.0).sigma, [0.01, 0.70710678, 50.0], rtol=1e-8)
 
 
+def test_cosine_table_is_that_of_improved_ddpm():
+    betas = cosine_betas(1000)
+    p = at(Table(betas), 500, 1000)
+    close(betas[0], 4.12842e-5, rtol=1e-5)
+    close(p.alpha**2, [0.493844, 2.4288e-9], rtol=2.1e-5)  # half a unit of the last digit
+    assert (betas == 0.999).sum() == 1
+    close((p.sigma / p.alpha)[1], 20291.17, rtol=1e-5)
+
+
+def test_cosine_table_is_the_continuous_path_at_its_times():
+    """ᾱ of t/T; only the last step is clipped."""
+    t = torch.tensor([1.0, 10.0, 500.0, 990.0], dtype=torch.float64)
+    table, path = Table(cosine_betas(1000))(t, 1), Cosine()(t / 1000, 1)
+    torch.testing.assert_close(table.alpha, path.alpha, rtol=1e-9, atol=0)
+    torch.testing.assert_close(table.sigma, path.sigma, rtol=1e-9, atol=0)
+
+
+def test_scaled_linear_tables_are_those_of_latent_diffusion():
+    for (start, end), bar in (((0.0015, 0.0195), 1.42304e-4), ((0.00085, 0.012), 4.66010e-3)):
+        close(at(Table(scaled_linear_betas(1000, start, end)), 1000).alpha[0] ** 2, bar, rtol=1e-5)
+
+
+def test_sub_vp_is_that_of_score_sde():
+    p = at(SubVP(), 1e-3, 0.5)
+    close(p.sigma, [1.0994e-4, 0.9209362], rtol=1e-4)
+    beta, integral = 0.1 + 19.9 * p.t, 0.1 * p.t + 19.9 * p.t**2 / 2
+    torch.testing.assert_close(p.diffusion2, beta * (1 - (-2 * integral).exp()), rtol=1e-9, atol=0)
+    torch.testing.assert_close(p.drift, -beta / 2)
+    torch.testing.assert_close(p.sigma, at(VP(), 1e-3, 0.5).sigma ** 2)
+
+
+def test_karras_time_is_noise():
+    p = at(Karras(80.0), 0.002, 80.0)
+    close(p.sigma, [0.002, 80.0], rtol=1e-12)
+    torch.testing.assert_close(p.diffusion2, 2 * p.t)
+
+
+def test_linear_ends_at_its_smallest_noise():
+    """Lipman et al.: μ = t x, σ = 1 - (1 - σ_min) t, with time reversed, and σ(0) = 0 as everywhere."""
+    p = at(Linear(0.1), 0.0, 1e-9, 0.5, 1.0)
+    close(p.sigma, [0.0, 0.1, 0.55, 1.0], rtol=1e-7)
+    close(p.alpha, [1.0, 1.0, 0.5, 0.0], rtol=1e-8)
+    close(p.dsigma, [0.9] * 4, rtol=1e-12)
+
+
+def test_time_is_the_inverse_of_the_noise_level(path):
+    t = path.t_max * torch.tensor([[1e-3, 0.1], [0.5, 0.9]], dtype=torch.float64)
+    t = t if path.twin is None else t.ceil()
+    p = path(t.flatten(), 1)
+    found = path.time((p.sigma / p.alpha).reshape(2, 2))
+    torch.testing.assert_close(found, t, rtol=1e-9, atol=0)
+    assert path.time(p.sigma[0] / p.alpha[0]).shape == ()
+
+
+def test_discrete_time_is_the_nearest_step(path):
+    if path.twin is not None:
+        ratio = at(path, 7.0).sigma / at(path, 7.0).alpha
+        assert path.time(ratio * 1.001).tolist() == [7.0]
+
+
 def test_levels_are_geometric_from_the_smallest():
     close(at(Levels(0.01, 1.0, 3), 1, 2, 3).sigma, [0.01, 0.1, 1.0], rtol=1e-12)
 
 
-@pytest.mark.parametrize(("path", "kept"), [("VP", 1), ("Table", 1), ("VE", None), ("Levels", None)], indirect=["path"])
+KEPT = [("VP", 1), ("Cosine", 1), ("Table", 1), ("VE", None), ("Karras", None), ("Levels", None)]
+
+
+@pytest.mark.parametrize(("path", "kept"), KEPT, indirect=["path"])
 def test_variance_is_preserved_or_explodes(path, kept):
     p = at(path, *(path.t_max * t for t in (0.1, 0.5, 1.0)))
     close(p.alpha**2 + p.sigma**2 if kept else p.alpha, [1.0, 1.0, 1.0], rtol=1e-12)

@@ -9,18 +9,35 @@ import math
 import pytest
 import torch
 
-from genlab.gaussian.grids import Linspace, Trailing
-from genlab.gaussian.path import VE, Levels
-from genlab.gaussian.samplers import AnnealedLangevin, Heun
+from genlab.gaussian.grids import KarrasRho, Linspace, LogSNR, Trailing
+from genlab.gaussian.path import VE, Karras
+from genlab.gaussian.samplers import AnnealedLangevin, Euler, ProbabilityFlow
+from genlab.gaussian.tables import Levels
 from genlab.noise import NoiseStream
 
-ANY = ("ancestral-small", "ancestral-large", "ddim-0", "ddim-0.5", "ddim-1", "reverse-diffusion")
-PAIRS = [(path, name) for path in ("VP", "VE", "Linear", "Table", "Levels") for name in ANY]
-PAIRS += [(path, name) for path in ("VP", "VE") for name in ("euler-maruyama", "euler", "heun")]
-PAIRS += [("Linear", "euler"), ("Linear", "heun")]  # the drift of its reverse SDE is infinite at t = 1
-every_pair = pytest.mark.parametrize(("path", "make"), PAIRS, indirect=True)
-T_END = {"VP": 1e-3, "VE": 1e-5, "Linear": 1e-3, "Table": 1.0, "Levels": 1.0}
-GRIDS = {"trailing": lambda path: Trailing(), "linspace": lambda path: Linspace(T_END[type(path).__name__])}
+CONTINUOUS = ("VP", "SubVP", "Cosine", "VE", "Karras", "Linear")
+EVERY = (*CONTINUOUS, "Table", "Levels")
+ANY = ("ancestral-small", "ancestral-large", "ancestral-learned", "ddim-0", "ddim-0.5", "ddim-1", "reverse-diffusion")
+MULTISTEP = ("dpmpp-2m", "dpmpp-3m", "dpmpp-2m-sde", "unipc-2", "unipc-3", "unipc-2-bh1")
+PAIRS = [(path, name) for path in EVERY for name in (*ANY, *MULTISTEP)]
+PAIRS += [(path, name) for path in CONTINUOUS for name in ("euler", "heun", "churn")]
+PAIRS += [
+    (path, "euler-maruyama") for path in CONTINUOUS[:-1]
+]  # the drift of Linear's reverse SDE is infinite at t = 1
+T_END = {"VP": 1e-3, "SubVP": 1e-3, "Cosine": 1e-3, "VE": 1e-5, "Linear": 1e-3, "Table": 1.0, "Levels": 1.0}
+
+
+def trailing(path):
+    """Equal steps, but on Karras, whose time is the noise level, where nobody takes them."""
+    return KarrasRho(0.002, 80.0, 7.0) if isinstance(path, Karras) else Trailing()
+
+
+def linspace(path):
+    return LogSNR(0.002) if isinstance(path, Karras) else Linspace(T_END[type(path).__name__])
+
+
+ORDERS = {"dpmpp-2m": 2, "dpmpp-3m": 3, "dpmpp-2m-sde": 2, "unipc-2": 3, "unipc-2-bh1": 3, "unipc-3": 4}
+ORDERS |= {"heun": 2, "churn": 2}  # where no other is given: 1; UniC raises the order of UniP by one
 
 
 class Impulses:
@@ -78,19 +95,61 @@ def samples(sampler, denoiser, n, start=0):
 # ------------------------------------------------------------------ Gaussian data
 
 
-@every_pair
-def test_order_of_convergence(gaussian, make):
-    """Twice the steps halve the error, and quarter that of Heun; exponents are within 0.15 at 200 steps."""
-    coarse, fine = (error(make(steps, down_to(0.1)), gaussian) for steps in (100, 200))
-    assert math.log2(coarse / fine) > (1.85 if make is Heun else 0.85)
+# A multistep solver begins with a step of first order, which leaves an error of h² for good; where the noise hides the
+# data at t_max it is nothing, but Cosine and Linear begin with x̂ already moving.
+SLOW_START = {("Cosine", "dpmpp-3m"), ("Linear", "dpmpp-3m"), ("Linear", "unipc-3")}
+CONVERGENCE = [(path, name, 2 if (path, name) in SLOW_START else ORDERS.get(name, 1)) for path, name in PAIRS]
 
 
-@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
-@every_pair
-def test_samples_have_the_mean_and_variance_of_data(path, gaussian, make, grid):
-    coarse, fine = (error(make(steps, grid(path)), gaussian) for steps in (50, 200))
-    assert fine < coarse / 2
-    assert fine < (0.005 if make is Heun else 0.23)
+@pytest.mark.parametrize(("path", "make", "order"), CONVERGENCE, indirect=["path", "make"])
+def test_order_of_convergence(gaussian, make, order):
+    """Twice the steps divide the error by 2^order, nearly so from 50 steps to 100."""
+    coarse, fine = (error(make(steps, down_to(0.1)), gaussian) for steps in (50, 100))
+    assert math.log2(coarse / fine) > order - (0.3 if order == 1 else 0.45 if order < 4 else 0.6)
+
+
+def holds_the_law(gaussian, make, grid, limit):
+    coarse, fine = (error(make(steps, grid), gaussian) for steps in (25, 100))
+    assert fine < coarse / 2 or fine < 0.01
+    assert fine < limit
+
+
+@pytest.mark.parametrize(("path", "make", "order"), CONVERGENCE, indirect=["path", "make"])
+def test_samples_have_the_mean_and_variance_of_data(path, gaussian, make, order):
+    steep = isinstance(path, VE) and make is Euler  # dσ/dt = 8.5 σ
+    holds_the_law(gaussian, make, trailing(path), 0.4 if steep else 0.2 if order == 1 else 0.05)
+
+
+ENDS = [(path, name) for path in T_END for name in ("ancestral-small", "ddim-0", "dpmpp-2m", "unipc-3")]
+
+
+@pytest.mark.parametrize(("path", "make"), ENDS, indirect=True)
+def test_grids_that_end_before_data_hold_the_law_as_well(path, gaussian, make):
+    holds_the_law(gaussian, make, linspace(path), 0.25)
+
+
+@pytest.mark.parametrize("make", ["dpmpp-2m", "dpmpp-3m", "unipc-3", "heun"], indirect=True)
+@pytest.mark.parametrize("path", ["VP", "SubVP", "Cosine", "Karras"], indirect=True)
+@pytest.mark.parametrize("grid", [KarrasRho(0.002, 80.0, 7.0), LogSNR(2e-3)], ids=["karras", "logsnr"])
+def test_grids_in_the_noise_level_hold_the_law_as_well(path, gaussian, make, grid):
+    holds_the_law(gaussian, make, grid, 0.02)
+
+
+@pytest.mark.parametrize("path", ["VP", "SubVP", "Cosine", "VE", "Karras", "Linear"], indirect=True)
+def test_probability_flow_is_the_exact_map(path, gaussian):
+    """Gaussians flow by (x_t - α m)/√(α²s² + σ²) = constant; at t_end the denoiser, and all states on the same curve."""
+    t_end, x = 1e-2, gaussian.prior(NoiseStream(0), 5)
+    sampler = ProbabilityFlow(4, Trailing(), t_end, tolerance=1e-8, denoise=True)
+    mean, variance = marginal(gaussian, path.t_max)
+    z = (x - mean) / variance.sqrt()
+    *between, end = sampler.trajectory(gaussian, x, NoiseStream(1))
+    for state in between:
+        mean, variance = marginal(gaussian, state.t)
+        torch.testing.assert_close(state.x_t, mean + variance.sqrt() * z, rtol=1e-5, atol=1e-5)
+    mean, variance = marginal(gaussian, t_end)
+    expected = gaussian(mean + variance.sqrt() * z, torch.tensor(t_end, dtype=torch.float64))
+    torch.testing.assert_close(end.x_t, expected, rtol=1e-5, atol=1e-5)
+    assert (len(between), end.t) == (3, 0)
 
 
 LANGEVIN = {"Levels": (Levels(0.3, 5.0, 5), Linspace(1.0)), "VE": (VE(0.3, 5.0), Linspace(1e-9))}
@@ -113,7 +172,7 @@ def test_annealed_langevin_ends_with_the_smallest_noise(gaussian, grid):
 def test_predictor_corrector_has_the_moments_of_data(path, wide_gaussian, make, bias):
     """Langevin at a finite step is biased, and more so where each sample's step depends on its own score."""
     n = 2000
-    x = (samples(make(200, GRIDS["linspace"](path)), wide_gaussian, n) - wide_gaussian.means) / wide_gaussian.stds
+    x = (samples(make(200, linspace(path)), wide_gaussian, n) - wide_gaussian.means) / wide_gaussian.stds
     covariance, five = x.T.cov(), 5 / math.sqrt(n)  # five standard errors
     variance = covariance.diag()
     assert x.mean(0).abs().max() < five
@@ -125,7 +184,14 @@ def test_predictor_corrector_has_the_moments_of_data(path, wide_gaussian, make, 
 # ------------------------------------------------------------------ a mixture
 
 MIXED = [(path, name) for path in ("VP", "VE", "Linear", "Table", "Levels") for name in ("ddim-0", "ancestral-small")]
-MIXED += [(path, name) for path in ("VP", "VE") for name in ("euler-maruyama", "heun")] + [("Linear", "heun")]
+MIXED += [(path, name) for path in ("VP", "VE") for name in ("euler-maruyama", "heun", "churn")] + [("Linear", "heun")]
+MIXED += [(path, name) for path in ("VP", "Linear", "Levels") for name in ("dpmpp-2m", "dpmpp-2m-sde", "unipc-3")]
+MIXED += [
+    ("Cosine", "ancestral-learned"),
+    ("SubVP", "ddim-0"),
+    ("VP", "probability-flow"),
+    ("Linear", "probability-flow"),
+]
 
 
 @pytest.mark.parametrize(("path", "make"), MIXED, indirect=True)
@@ -136,12 +202,31 @@ def test_modes_of_a_mixture_get_their_share(mixture, make):
     share = mode.bincount(minlength=3) / n
     assert ((share - mixture.weights).abs() < 4 * (mixture.weights * (1 - mixture.weights) / n).sqrt()).all()
     assert (distance < 0.5).double().mean() > 0.99  # of width 0.1, and 1.3 apart
-    assert 0.075 < (distance**2 / 2).mean().sqrt() < 0.11  # 100 steps leave the variance up to 40% too small
+    assert 0.075 < (distance**2 / 2).mean().sqrt() < 0.115  # 100 steps leave the variance up to 40% too small
+
+
+def share_of_the_large_mode(two_points, levels, inner):
+    """NCSN's toy: weights 0.8 and 0.2 at ±(5, 5), width 1, chains from U[-8, 8]², step h = 0.05 σ².
+
+    Two points have at the noise σ the score that its code gives the mixture there, whose width becomes σ.
+    """
+    noise = NoiseStream(0)
+    x = 16 * noise.uniform((2000, 2)).double() - 8
+    sampler = AnnealedLangevin(int(levels.t_max), Linspace(1.0), inner, 0.05, denoise=False)
+    *_, end = sampler.trajectory(two_points(levels), x, noise)
+    return (end.x_t.sum(1) > 0).double().mean()
+
+
+def test_annealing_finds_the_weights_that_plain_langevin_does_not(two_points):
+    """Song & Ermon 2019, figure 3: about one half without annealing, where the chains began, and 0.78 with it."""
+    assert 0.48 < share_of_the_large_mode(two_points, Levels(1.0, 1.0, 1), inner=1000) < 0.54
+    assert 0.755 < share_of_the_large_mode(two_points, Levels(1.0, 20.0, 10), inner=100) < 0.805
 
 
 # ------------------------------------------------------------------ rows
 
-INDEPENDENT = [*PAIRS, ("VP", "corrector-sample"), ("Levels", "langevin")]
+INDEPENDENT = [pair for pair in PAIRS if pair[0] in ("VP", "Linear", "Levels")]
+INDEPENDENT += [("VP", "corrector-sample"), ("Levels", "langevin")]
 
 
 @pytest.mark.parametrize(("path", "make"), INDEPENDENT, indirect=True)

@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from genlab.averaging import Constant
 from genlab.callbacks.budget import Budget
 from genlab.codec import Vectors
-from genlab.optimization import Averaging, Optimization
+from genlab.optimization import Optimization
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def common():
             "codec": codec or Vectors(1.0),
             "shape": (dim,),
             "optimizer": Optimization(torch.optim.SGD, **{"lr": 0.1} | optimization),
-            "averaging": Averaging(0.99, ramp=False),
+            "averaging": Constant(0.99),
             "classes": classes,
         }
 

@@ -9,12 +9,14 @@ from genlab.errors import GenlabError
 from genlab.gaussian.denoiser import Denoiser, Index, LogSigma, Time
 from genlab.gaussian.grids import Trailing
 from genlab.gaussian.parametrization import Eps, ScaledScore, Score, Velocity, X
-from genlab.gaussian.path import VE, Levels, Linear, Table, linear_betas
-from genlab.gaussian.samplers import DDIM, Ancestral, Euler, State
+from genlab.gaussian.path import VE, Linear
+from genlab.gaussian.samplers import DDIM, Ancestral, Euler, Large, State
+from genlab.gaussian.tables import Levels, Table, linear_betas
+from genlab.gaussian.thresholds import Clip
 from genlab.gaussian.times import Steps, Uniform
 from genlab.gaussian.weights import SigmaSquared, Unit
+from genlab.networks.layers import Sinusoidal
 from genlab.networks.mlp import NoisyMLP
-from genlab.networks.unet import Sinusoidal
 from genlab.noise import NoiseStream
 from genlab.paradigms.diffusion import Diffusion
 
@@ -50,7 +52,7 @@ def build(common):
             denoiser=Denoiser(network, path, parametrization or Eps(), embedding or Index()),
             times=times or Steps(1000),
             weight=weight or Unit(),
-            sampler=sampler or Ancestral(10, Trailing(), large_variance=True, clip=True),
+            sampler=sampler or Ancestral(10, Trailing(), Large(), Clip()),
             label_drop=drop,
             **common(2, classes),
         )
@@ -70,7 +72,7 @@ def test_loss_of_ddpm(build, pair):
     bar = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[rows]
     x_t = torch.tensor(np.sqrt(bar)[:, None] * x.numpy() + np.sqrt(1 - bar)[:, None] * eps.numpy()).float()
     expected = (eps - model.denoiser.network(x_t, torch.tensor(rows).float(), y)).square().mean()
-    loss = model.loss_at(x, eps, torch.tensor(rows).float() + 1, y)["loss"]
+    loss = model.losses(x, eps, torch.tensor(rows).float() + 1, y)["loss"].mean()
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=0)
 
 
@@ -80,7 +82,7 @@ def test_loss_of_ncsn(build, pair):
     model = build(Levels(0.1, 10.0, 3), Score(), weight=SigmaSquared(), times=Steps(3), sampler=Start())
     sigma, rows = torch.tensor([0.1, 1.0, 10.0, 1.0])[:, None], torch.tensor([0.0, 1.0, 2.0, 1.0])
     score = model.denoiser.network(x + sigma * eps, rows)
-    loss = model.loss_at(x, eps, rows + 1, None)["loss"]
+    loss = model.losses(x, eps, rows + 1, None)["loss"].mean()
     torch.testing.assert_close(loss, (sigma * score + eps).square().mean() / 2)
 
 
@@ -91,7 +93,7 @@ def test_loss_of_score_sde(build, pair):
     t = torch.tensor([0.1, 0.4, 0.7, 1.0])
     sigma = 0.01 * 5000**t
     out = model.denoiser.network(x + sigma[:, None] * eps, sigma.log())
-    torch.testing.assert_close(model.loss_at(x, eps, t, None)["loss"], (out + eps).square().mean())
+    torch.testing.assert_close(model.losses(x, eps, t, None)["loss"].mean(), (out + eps).square().mean())
 
 
 def test_loss_of_flow_matching(build, pair):
@@ -100,7 +102,7 @@ def test_loss_of_flow_matching(build, pair):
     model = build(Linear(), Velocity(), Time(999.0), times=Uniform())
     t = torch.tensor([0.0, 0.3, 0.6, 1.0])[:, None]
     out = model.denoiser.network((1 - t) * x + t * eps, 999 * t[:, 0])
-    torch.testing.assert_close(model.loss_at(x, eps, t[:, 0], None)["loss"], (out - (eps - x)).square().mean())
+    torch.testing.assert_close(model.losses(x, eps, t[:, 0], None)["loss"].mean(), (out - (eps - x)).square().mean())
 
 
 class Best(nn.Module):
@@ -152,9 +154,7 @@ def test_training_sees_the_labels_that_are_left(build):
 
 @torch.no_grad()
 def test_samples_are_of_the_label_asked_for(build):
-    model = build(
-        network=Telltale(), parametrization=X(), sampler=DDIM(5, Trailing(), 0.0, clip=False), drop=1.0, classes=3
-    )
+    model = build(network=Telltale(), parametrization=X(), sampler=DDIM(5, Trailing(), 0.0), drop=1.0, classes=3)
     y = torch.tensor([2, 0, 1])
     torch.testing.assert_close(model.sample(NoiseStream(0), 3, y), y[:, None].expand(3, 2).float())
 
@@ -171,7 +171,7 @@ def test_samples_end_the_trajectory_and_depend_on_their_row_alone(build):
     whole = model.sample(NoiseStream(0), 8)
     *before, last = model.trajectory(NoiseStream(0), 8)
     assert len(before) == 9
-    assert torch.equal(last, whole)
+    assert torch.equal(last.x_t, whole)
     torch.testing.assert_close(whole, torch.cat([model.sample(NoiseStream(0), 5), model.sample(NoiseStream(0, 5), 3)]))
 
 

@@ -1,6 +1,6 @@
 """x̂ = E[x | x_t]: all that samplers ever see of a trained model."""
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -16,10 +16,13 @@ class Embedding(Protocol):
 
 
 class Index:
-    """t - 1 of a discrete path: 0 for the least noise, as in the published code bases."""
+    """scale · (t - 1) of a discrete path: 0 for the least noise, as in the published code bases."""
+
+    def __init__(self, scale: float = 1.0):
+        self.scale = scale
 
     def __call__(self, p: Point) -> Tensor:
-        return p.t - 1
+        return self.scale * (p.t - 1)
 
 
 class Time:
@@ -33,16 +36,37 @@ class Time:
 
 
 class LogSigma:
-    """ln σ, as NCSN++ on the VE path."""
+    """scale · ln(σ/unit): NCSN++ on the VE path has 1 and counts σ in units of [0, 1] data, EDM has 1/4."""
+
+    def __init__(self, scale: float = 1.0, unit: float = 1.0):
+        self.scale, self.unit = scale, unit
 
     def __call__(self, p: Point) -> Tensor:
-        return p.sigma.log()
+        return self.scale * (p.sigma / self.unit).log()
+
+
+class Prediction(NamedTuple):
+    """x̂, and where the network learns the variance of q(x_s | x_t) its v: log Σ = v log β + (1 - v) log β̃."""
+
+    x_hat: Tensor
+    v: Tensor | None
 
 
 class Denoiser(nn.Module):
-    """A network read as E[x | x_t] through its path, its parametrization and its noise embedding."""
+    """A network read as E[x | x_t] through its path, its parametrization and its noise embedding.
 
-    def __init__(self, network: nn.Module, path: GaussianPath, parametrization: Parametrization, embedding: Embedding):
+    With `learned_variance` it has twice the channels, the second half being 2v - 1 of every pixel
+    (Nichol & Dhariwal 2021, arXiv:2102.09672, eq. 15).
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        path: GaussianPath,
+        parametrization: Parametrization,
+        embedding: Embedding,
+        learned_variance: bool = False,
+    ):
         super().__init__()
         if parametrization.needs_derivative and path.twin is not None:
             raise GenlabError(
@@ -56,13 +80,28 @@ class Denoiser(nn.Module):
             )
         self.network, self.path = network, path
         self.parametrization, self.embedding = parametrization, embedding
+        self.learned_variance = learned_variance
 
-    def output(self, x_t: Tensor, p: Point, y: Tensor | None = None) -> Tensor:
-        """The raw network output F(x_t, c(p), y)."""
-        noise = self.embedding(p).reshape(-1).to(x_t.device, x_t.dtype).expand(len(x_t))
-        return self.network(x_t, noise, y)
+    def output(
+        self, x_t: Tensor, p: Point, y: Tensor | None = None, augmentation: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The network's F(c_in x_t, c(p), y), and v where it is learned; x_t may be of more precision than the network."""
+        weight = next(self.network.parameters(), x_t)
+        noise = self.embedding(p).reshape(-1).to(x_t.device, weight.dtype).expand(len(x_t))
+        x_in = (self.parametrization.scale_in(p) * x_t).to(weight.dtype)
+        more = () if augmentation is None else (augmentation,)
+        out = self.network(x_in, noise, y, *more).to(x_t.dtype)
+        if not self.learned_variance:
+            return out, None
+        out, v = out.chunk(2, dim=1)
+        return out, (v + 1) / 2
+
+    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
+        """x̂ at time t, () or (B,), and v."""
+        p = self.path(t, x_t.ndim)
+        out, v = self.output(x_t, p, y)
+        return Prediction(self.parametrization.denoise(x_t, out, p), v)
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """x̂ at time t, () or (B,)."""
-        p = self.path(t, x_t.ndim)
-        return self.parametrization.denoise(x_t, self.output(x_t, p, y), p)
+        return self.predict(x_t, t, y).x_hat

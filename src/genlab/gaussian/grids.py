@@ -10,7 +10,10 @@ from genlab.gaussian.path import GaussianPath
 
 
 class Grid(Protocol):
-    """(steps + 1,) float64 times on the CPU from t_max down to 0: `steps` intervals."""
+    """(steps + 1,) float64 times on the CPU from t_max, or not far below it, down to 0: `steps` intervals.
+
+    Every grid raises GenlabError where its times do not fall strictly, or leave the path.
+    """
 
     def __call__(self, path: GaussianPath, steps: int) -> Tensor: ...
 
@@ -18,21 +21,17 @@ class Grid(Protocol):
 class Linspace:
     """`steps` equally spaced times from t_max to t_end, then 0; score-SDE's grid (Song et al. 2021, arXiv:2011.13456).
 
-    On a discrete path the times are rounded, and t_end = 1 visits its smallest noise ("linspace" spacing).
+    On a discrete path t_end = 1 visits its smallest noise, and t - 1 is rounded: the "linspace" spacing, and what
+    improved DDPM calls "N" (Nichol & Dhariwal 2021, arXiv:2102.09672, its published code).
     """
 
     def __init__(self, t_end: float):
         self.t_end = t_end
 
     def __call__(self, path: GaussianPath, steps: int) -> Tensor:
-        low, high = (0.0, path.t_max) if path.twin is None else (1.0, path.t_max + 1)
-        if not low <= self.t_end < high or self.t_end == 0:
-            raise GenlabError(
-                f"sampler.grid.t_end={self.t_end:g} makes no sense on the {type(path).__name__} path: "
-                + ("use a small time such as 1e-3" if path.twin is None else "use 1, its smallest noise")
-            )
+        _check_end(self.t_end, path)
         times = torch.linspace(path.t_max, self.t_end, steps, dtype=torch.float64)
-        return _distinct(torch.cat([times, torch.zeros(1, dtype=torch.float64)]), path, steps)
+        return _to_data(times if path.twin is None else (times - 1).round() + 1, path, steps)
 
 
 class Trailing:
@@ -42,15 +41,129 @@ class Trailing:
     """
 
     def __call__(self, path: GaussianPath, steps: int) -> Tensor:
-        return _distinct(torch.linspace(path.t_max, 0.0, steps + 1, dtype=torch.float64), path, steps)
+        times = torch.linspace(path.t_max, 0.0, steps + 1, dtype=torch.float64)[:-1]
+        return _to_data(times if path.twin is None else times.round(), path, steps)
 
 
-def _distinct(times: Tensor, path: GaussianPath, steps: int) -> Tensor:
-    if path.twin is None:
-        return times
-    times = times.round()
-    if len(times.unique()) <= steps:
+class Leading:
+    """t = 1 + i ⌊T/steps⌋, i = steps - 1, ..., 0, of a discrete path: it never visits T ("leading" spacing).
+
+    Song et al. 2021, DDIM, arXiv:2010.02502, appendix D.2 ("linear"); improved DDPM's "ddimN". Raises GenlabError on
+    a continuous path.
+    """
+
+    def __call__(self, path: GaussianPath, steps: int) -> Tensor:
+        _check_discrete("Leading", path)
+        stride = int(path.t_max) // steps
+        return _to_data(1 + stride * torch.arange(steps - 1, -1, -1, dtype=torch.float64), path, steps)
+
+
+class Quadratic:
+    """t = 1 + ⌊τ²⌋, τ equally spaced from √(fraction T) to 0, on a discrete path.
+
+    Song et al. 2021, DDIM, arXiv:2010.02502, appendix D.2, with the fraction of its code for CIFAR-10, 0.8. Raises
+    GenlabError on a continuous path.
+    """
+
+    def __init__(self, fraction: float):
+        self.fraction = fraction
+
+    def __call__(self, path: GaussianPath, steps: int) -> Tensor:
+        _check_discrete("Quadratic", path)
+        root = (self.fraction * path.t_max) ** 0.5
+        return _to_data(1 + torch.linspace(root, 0.0, steps, dtype=torch.float64).square().floor(), path, steps)
+
+
+class KarrasRho:
+    """(σ_max^(1/ρ) + i/(steps - 1) (σ_min^(1/ρ) - σ_max^(1/ρ)))^ρ in the noise level σ/α, then 0.
+
+    Karras et al. 2022, arXiv:2206.00364, eq. 5; on a discrete path the nearest step.
+    """
+
+    def __init__(self, sigma_min: float, sigma_max: float, rho: float):
+        self.sigma_min, self.sigma_max, self.rho = sigma_min, sigma_max, rho
+
+    def __call__(self, path: GaussianPath, steps: int) -> Tensor:
+        high, low = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
+        ratios = torch.linspace(high, low, steps, dtype=torch.float64) ** self.rho
+        largest = _ratio(path, path.t_max)
+        if self.sigma_max > largest * (1 + 1e-9):
+            raise GenlabError(
+                f"sampler.grid.sigma_max={self.sigma_max:g} is above σ/α = {largest:g}, "
+                f"where the {type(path).__name__} path ends: take at most that"
+            )
+        return _to_data(path.time(ratios), path, steps)
+
+
+class LogSNR:
+    """λ = ln(α/σ) equally spaced from t_max to t_end, then 0; on a discrete path the nearest step.
+
+    Lu et al. 2022, DPM-Solver, arXiv:2206.00927, section 3.3. Raises GenlabError where λ begins at -∞.
+    """
+
+    def __init__(self, t_end: float):
+        self.t_end = t_end
+
+    def __call__(self, path: GaussianPath, steps: int) -> Tensor:
+        if path.vanishing:
+            raise GenlabError(
+                f"LogSNR: the {type(path).__name__} path begins at λ = -∞: use the grid Shifted or Trailing"
+            )
+        _check_end(self.t_end, path)
+        high, low = _ratio(path, path.t_max), _ratio(path, self.t_end)
+        times = path.time(torch.logspace(0, 1, steps, base=low / high, dtype=torch.float64) * high)
+        times[0] = path.t_max
+        return _to_data(times, path, steps)
+
+
+class Shifted:
+    """t' = k t/(1 + (k - 1) t) of another grid's times, t in units of t_max: on the Linear path σ/α is k times as large.
+
+    Esser et al. 2024, Stable Diffusion 3, arXiv:2403.03206, eq. 23. Raises GenlabError on a discrete path.
+    """
+
+    def __init__(self, shift: float, grid: Grid):
+        if shift <= 0:
+            raise GenlabError(f"sampler.grid.shift={shift:g}: a factor above 0, and 1 shifts nothing")
+        self.shift, self.grid = shift, grid
+
+    def __call__(self, path: GaussianPath, steps: int) -> Tensor:
+        if path.twin is not None:
+            raise GenlabError(f"Shifted: the {type(path).__name__} path is discrete: use the path {path.twin}")
+        t = self.grid(path, steps) / path.t_max
+        return path.t_max * self.shift * t / (1 + (self.shift - 1) * t)
+
+
+def _ratio(path: GaussianPath, t: float) -> float:
+    p = path(torch.tensor(t, dtype=torch.float64), 1)
+    return (p.sigma / p.alpha).item()
+
+
+def _check_end(t_end: float, path: GaussianPath) -> None:
+    low, high = (0.0, path.t_max) if path.twin is None else (1.0, path.t_max + 1)
+    if not low <= t_end < high or t_end == 0:
         raise GenlabError(
-            f"sampler.steps={steps} is more than the {path.t_max:.0f} steps of the {type(path).__name__} path"
+            f"sampler.grid.t_end={t_end:g} makes no sense on the {type(path).__name__} path: "
+            + ("use a small time such as 1e-3" if path.twin is None else "use 1, its smallest noise")
+        )
+
+
+def _check_discrete(grid: str, path: GaussianPath) -> None:
+    if path.twin is None:
+        raise GenlabError(f"{grid}: the {type(path).__name__} path has no steps to choose from: use the grid Trailing")
+
+
+def _to_data(times: Tensor, path: GaussianPath, steps: int) -> Tensor:
+    """The times and then 0, if they fall."""
+    times = torch.cat([times, torch.zeros(1, dtype=torch.float64)])
+    name = type(path).__name__
+    if path.twin is not None and steps > path.t_max:
+        raise GenlabError(f"sampler.steps={steps} is more than the {path.t_max:.0f} steps of the {name} path")
+    if times[0] > path.t_max * (1 + 1e-9) or (times < 0).any():
+        raise GenlabError(f"sampler.grid leaves the {name} path, whose times end at {path.t_max:g}: narrow its range")
+    if not (times.diff() < 0).all():
+        raise GenlabError(
+            f"sampler.steps={steps}: two times of this grid fall on one step of the {name} path: "
+            "take fewer steps, or the grid Trailing"
         )
     return times

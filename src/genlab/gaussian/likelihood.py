@@ -2,6 +2,8 @@
 
 import abc
 import math
+from collections.abc import Callable
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -9,7 +11,26 @@ from torchdiffeq import odeint
 
 from genlab.errors import GenlabError
 from genlab.gaussian.denoiser import Denoiser
-from genlab.gaussian.path import GaussianPath
+
+
+class Probe(Protocol):
+    """Random e of the shape of x with E[e eᵀ] = 1."""
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+
+class Rademacher:
+    """e = ±1, whose estimate of a trace is without the variance of the diagonal: 2 Σ_{i≠j} S_ij², S the symmetric part."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.randint_like(x, 2) * 2 - 1
+
+
+class Gaussian:
+    """e ~ N(0, 1), whose estimate of a trace has the variance 2 Σ_ij S_ij², S the symmetric part."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.randn_like(x)
 
 
 class Divergence(abc.ABC):
@@ -40,63 +61,153 @@ class Exact(Divergence):
 
 
 class Hutchinson(Divergence):
-    """eᵀ (∂v/∂x) e with e = ±1: unbiased, one backward pass. Grathwohl et al. 2019, arXiv:1810.01367, eq. 7."""
+    """eᵀ (∂v/∂x) e with random e: unbiased, one backward pass. Grathwohl et al. 2019, arXiv:1810.01367, eq. 7."""
+
+    def __init__(self, probe: Probe | None = None):
+        self.probe = probe or Rademacher()
 
     def start(self, x: Tensor) -> None:
-        self.e = torch.randint_like(x, 2) * 2 - 1
+        self.e = self.probe(x)
 
     def __call__(self, v: Tensor, x: Tensor) -> Tensor:
         (product,) = torch.autograd.grad(v, x, self.e)
         return (product * self.e).flatten(1).sum(1)
 
 
-class ProbabilityFlow:
-    """log p(x) = log N(x_T; 0, σ_T²) + ∫ ∇·v dt with dx/dt = v the probability flow, dopri5 from t_end up to t_max.
+class Flow:
+    """The probability flow dx/dt = v between data at t_end and the prior at t_max, dopri5 in float64 time.
 
-    Song et al. 2021, arXiv:2011.13456, eq. 39 and appendix D.2. Raises GenlabError on a discrete path, and where the
+    Song et al. 2021, arXiv:2011.13456, eq. 13 and appendix D.3. Raises GenlabError on a discrete path, and where the
     solver does not reach its tolerance within `most` evaluations.
     """
 
-    def __init__(self, divergence: Divergence, t_end: float, tolerance: float, most: int = 2000):
-        self.divergence, self.t_end, self.tolerance, self.most = divergence, t_end, tolerance, most
+    def __init__(self, t_end: float, tolerance: float, most: int):
+        self.t_end, self.tolerance, self.most = t_end, tolerance, most
 
-    def check(self, path: GaussianPath) -> None:
+    def check(self, denoiser: Denoiser) -> None:
         """Raise GenlabError on a path that has no probability flow."""
+        path = denoiser.path
         if path.twin is not None:
             name = type(path).__name__
             raise GenlabError(f"the {name} path is discrete and has no probability flow: use the path {path.twin}")
 
-    def log_prob(self, denoiser: Denoiser, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """(B,) nats of x in model space."""
+    @torch.no_grad()
+    def encode(self, denoiser: Denoiser, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """z = x(t_max)/σ(t_max), which is N(0, 1) where x is data and the denoiser exact."""
+        self.check(denoiser)
         path = denoiser.path
-        if path.twin is not None:
-            raise GenlabError(
-                f"{type(path).__name__} is discrete and has no probability flow: use the path {path.twin}"
-            )
-        self.divergence.start(x)
+        (x_t,) = self.solve(_velocity(denoiser, y), (x,), self.t_end, path.t_max)
+        return x_t / _sigma(path.t_max, denoiser)
+
+    @torch.no_grad()
+    def render(self, denoiser: Denoiser, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """x(t_end) from x(t_max) = σ(t_max) z: the inverse of `encode`, up to the tolerance."""
+        self.check(denoiser)
+        path = denoiser.path
+        (x,) = self.solve(_velocity(denoiser, y), (_sigma(path.t_max, denoiser) * z,), path.t_max, self.t_end)
+        return x
+
+    def solve(
+        self, field: Callable[..., tuple[Tensor, ...]], state: tuple[Tensor, ...], start: float, end: float
+    ) -> tuple[Tensor, ...]:
+        """The state at time `end` of the ODE d state/dt = field(t, state)."""
         evaluations = 0
 
-        def field(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        def counted(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             nonlocal evaluations
             evaluations += 1
             if evaluations > self.most:
                 raise GenlabError(f"the probability flow takes more than {self.most} evaluations: raise its tolerance")
+            return field(t, state)
+
+        times = torch.tensor([start, end], dtype=torch.float64, device=state[0].device)
+        within = {"step_t": times}  # or the last step would overshoot, and there is no path below t = 0
+        try:
+            ends = odeint(
+                counted, state, times, rtol=self.tolerance, atol=self.tolerance, method="dopri5", options=within
+            )
+        except AssertionError as error:  # torchdiffeq's word for a step that has become nothing: the field is too steep
+            raise GenlabError(f"the probability flow cannot be integrated to {self.tolerance:g}: {error}") from None
+        return tuple(values[-1] for values in ends)
+
+
+def _velocity(denoiser: Denoiser, y: Tensor | None) -> Callable[..., tuple[Tensor]]:
+    def field(t: Tensor, state: tuple[Tensor]) -> tuple[Tensor]:
+        (x_t,) = state
+        return (denoiser.path(t, x_t.ndim).velocity(x_t, denoiser(x_t, t, y)),)
+
+    return field
+
+
+def _sigma(t: float, denoiser: Denoiser) -> float:
+    return denoiser.path(torch.tensor(t, dtype=torch.float64), 1).sigma.item()
+
+
+class Density(Protocol):
+    """log p(x) of what a denoiser samples, or a bound of it."""
+
+    kind: Literal["exact", "bound", "ode"]
+    discrete: bool
+    """Whether log_prob is of probabilities on the codec's lattice, and not of a density."""
+    flow: Flow | None
+    """The ODE between data and latents, where there is one."""
+    repeats: int
+    """How many values of log_prob are averaged, where it is random."""
+
+    def check(self, denoiser: Denoiser) -> None:
+        """Raise GenlabError where this makes no sense for the denoiser."""
+        ...
+
+    def log_prob(self, denoiser: Denoiser, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """(B,) nats of x in model space."""
+        ...
+
+    def parts(self, denoiser: Denoiser, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        """log_prob as a sum of (B,) parts: one, or minus the rate and minus the distortion of a bound."""
+        ...
+
+
+class ProbabilityFlow:
+    """log p(x) = log N(x_T; 0, σ_T²) + ∫ ∇·v dt with dx/dt = v the probability flow, dopri5 from t_end up to t_max.
+
+    Song et al. 2021, arXiv:2011.13456, eq. 39 and appendix D.2. Raises GenlabError on a discrete path, and where the
+    solver does not reach its tolerance within `most` evaluations. A model averages log p over `repeats` dequantizations, which
+    are still the bound of one; the log of the average (Lipman et al. 2023, arXiv:2210.02747) is a tighter bound, which the
+    noise of Hutchinson's probes would raise too.
+    """
+
+    kind = "ode"
+    discrete = False
+
+    def __init__(self, divergence: Divergence, t_end: float, tolerance: float, most: int = 2000, repeats: int = 1):
+        if repeats < 1:
+            raise GenlabError(f"likelihood.repeats={repeats}: at least one is needed")
+        self.divergence, self.repeats = divergence, repeats
+        self.flow = Flow(t_end, tolerance, most)
+
+    def check(self, denoiser: Denoiser) -> None:
+        """Raise GenlabError on a path that has no probability flow."""
+        self.flow.check(denoiser)
+
+    def log_prob(self, denoiser: Denoiser, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """(B,) nats of x in model space."""
+        self.check(denoiser)
+        path = denoiser.path
+        self.divergence.start(x)
+
+        def field(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
             with torch.enable_grad():
                 x_t = state[0].detach().requires_grad_()
                 v = path(t, x_t.ndim).velocity(x_t, denoiser(x_t, t, y))
                 divergence = self.divergence(v, x_t)
             return v.detach(), divergence.detach()
 
-        times = torch.tensor([self.t_end, path.t_max], dtype=torch.float64, device=x.device)
         start = (x, torch.zeros(len(x), dtype=x.dtype, device=x.device))
-        try:
-            ends, volumes = odeint(field, start, times, rtol=self.tolerance, atol=self.tolerance, method="dopri5")  # pyright: ignore
-        except (
-            AssertionError
-        ) as error:  # how torchdiffeq says that its step has become nothing, on a field that is too steep
-            raise GenlabError(f"the probability flow cannot be integrated to {self.tolerance:g}: {error}") from None
-        z, volume = ends[-1], volumes[-1]
-        sigma = path(times[-1], 1).sigma.item()
-        dims = math.prod(x.shape[1:])
-        prior = -0.5 * (z / sigma).square().flatten(1).sum(1) - dims * math.log(sigma * math.sqrt(2 * math.pi))
+        x_t, volume = self.flow.solve(field, start, self.flow.t_end, path.t_max)
+        sigma, dims = _sigma(path.t_max, denoiser), math.prod(x.shape[1:])
+        prior = -0.5 * (x_t / sigma).square().flatten(1).sum(1) - dims * math.log(sigma * math.sqrt(2 * math.pi))
         return prior + volume
+
+    def parts(self, denoiser: Denoiser, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        """log_prob, which is all of one part."""
+        return {"log_prob": self.log_prob(denoiser, x, y)}

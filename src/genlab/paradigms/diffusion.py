@@ -1,20 +1,35 @@
-"""Gaussian-path models: DDPM, NCSN, score-SDE and flow matching are five choices of path, parametrization, p(t), weight, sampler."""
+"""Gaussian-path models: DDPM, NCSN, score-SDE, EDM and flow matching are five choices of path, parametrization, p(t), weight, sampler."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from genlab.data.source import Batch
+from genlab.errors import GenlabError
+from genlab.gaussian import weights
+from genlab.gaussian.coupling import Coupling, Independent
 from genlab.gaussian.denoiser import Denoiser
-from genlab.gaussian.likelihood import ProbabilityFlow
-from genlab.gaussian.path import Point
+from genlab.gaussian.guidance import Guidance
+from genlab.gaussian.likelihood import Density, Flow
+from genlab.gaussian.prior import Normal, Prior
 from genlab.gaussian.samplers import Sampler
-from genlab.module import GenerativeModule
+from genlab.gaussian.times import Times
+from genlab.gaussian.variational import VariationalTerm
+from genlab.gaussian.weights import Weight
+from genlab.module import Frame, GenerativeModule, Transport
 from genlab.noise import NoiseStream
+
+LEVELS = 10  # of noise, at which validation reports the error of x̂
 
 
 class Diffusion(GenerativeModule):
-    """Trained to denoise: E w(t) ‖F(α_t x + σ_t ε, t, y) - target(x, ε)‖², t ~ p(t)."""
+    """Trained to denoise: E w(t) ‖F(α_t x + σ_t ε, t, y) - target(x, ε)‖², t ~ p(t), (x, ε) ~ the coupling.
+
+    `variational` adds a term that teaches the variance; `augment` gives (x, labels of how x was changed); `density`
+    evaluates log p(x); `guidance` makes of the denoiser and its classes another one, for sampling alone.
+    """
 
     averaged = ("denoiser.network",)
 
@@ -22,30 +37,90 @@ class Diffusion(GenerativeModule):
         self,
         *,
         denoiser: Denoiser,
-        times: Callable[[int, torch.device], Tensor],
-        weight: Callable[[Point], Tensor | float],
+        times: Times,
+        weight: Weight,
         sampler: Sampler,
-        flow: ProbabilityFlow | None = None,
+        reduction: Callable[[Tensor], Tensor] = weights.mean,
+        variational: VariationalTerm | None = None,
+        coupling: Coupling | None = None,
+        prior: Prior | None = None,
+        augment: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
+        density: Density | None = None,
+        guidance: Callable[[Denoiser, int], Guidance] | None = None,
         label_drop: float,
         **common,
     ):
         super().__init__(**common)
-        sampler.check(denoiser.path)  # before hours of training, not after them
+        sampler.check(denoiser)  # before hours of training, not after them
         self.denoiser, self.times, self.weight, self.sampler = denoiser, times, weight, sampler
-        self.flow, self.label_drop = flow, label_drop
-        if flow is not None:
-            flow.check(denoiser.path)
-            self.likelihood = "ode"
+        self.reduction, self.variational, self.augment = reduction, variational, augment
+        self.coupling, self.prior = coupling or Independent(), prior or Normal()
+        if not self.prior.gaussian and not (
+            denoiser.path.vanishing and getattr(sampler, "deterministic", False) and density is None
+        ):
+            raise GenlabError(
+                "a prior that is not N(0, 1) needs the path Linear, a deterministic sampler such as euler or heun, "
+                "and no likelihood"
+            )
+        self.density, self.label_drop = density, label_drop
+        self.guidance = None if guidance is None else guidance(denoiser, self.classes)
+        if self.guidance is not None:
+            self.guidance.check(self.shape, label_drop)
+        if density is not None:
+            density.check(denoiser)
+            self.likelihood, self.discrete = density.kind, density.discrete
+            self.repeats = density.repeats
+
+    @property
+    def guided(self) -> Any:
+        """What samplers see: the denoiser, or what guides it and answers as it does."""
+        return self.denoiser if self.guidance is None else self.guidance
+
+    @property
+    def choices(self) -> int:
+        return self.classes if self.guidance is None else self.guidance.labels
 
     def loss(self, x: Tensor, y: Tensor | None) -> dict[str, Tensor]:
-        return self.loss_at(x, torch.randn_like(x), self.times(len(x), x.device), self.drop_labels(y))
+        x, augmentation = (x, None) if self.augment is None or not self.training else self.augment(x)
+        x, eps, y = self.coupling(x, self.prior.like(x), y)
+        t = self.times(len(x), x.device)
+        losses = self.losses(x, eps, t, self.drop_labels(y), augmentation)
+        correction = self.times.correction(t)  # by the law that t was drawn from, before it learns
+        if self.training:
+            self.times.observe(t, losses["loss"].detach())
+        return {name: (correction * value).mean() for name, value in losses.items()}
 
-    def loss_at(self, x: Tensor, eps: Tensor, t: Tensor, y: Tensor | None) -> dict[str, Tensor]:
-        """The loss of given noise and times, with nothing random left."""
+    def losses(
+        self, x: Tensor, eps: Tensor, t: Tensor, y: Tensor | None, augmentation: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The (B,) terms of given noise and times, with nothing random left."""
         p = self.denoiser.path(t, x.ndim)
-        out = self.denoiser.output(p.alpha * x + p.sigma * eps, p, y)
+        x_t = p.alpha * x + p.sigma * eps
+        out, v = self.denoiser.output(x_t, p, y, augmentation)
         error = (out - self.denoiser.parametrization.target(x, eps, p)).square()
-        return {"loss": (self.weight(p) * error).mean()}
+        simple = self.reduction(self.weight(p, self.denoiser.parametrization) * error)
+        if self.variational is None:
+            return {"loss": simple}
+        bound = self.variational(self.denoiser, x, x_t, t, out, v)
+        return {"loss": simple + bound, "simple": simple, "bound": bound}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        terms = super().validation_step(batch, batch_idx)
+        return {**terms, **self.denoising_errors(self.codec.encode(batch.x), batch.y if self.classes else None)}
+
+    def denoising_errors(self, x: Tensor, y: Tensor | None) -> dict[str, Tensor]:
+        """Mean of (x̂ - x)² per dimension at ten levels of noise, the quantiles (k + 1/2)/10 of p(t).
+
+        Row i is seen at level i mod 10, so that one evaluation tells them all; a batch of fewer rows tells nothing.
+        """
+        if len(x) < LEVELS:
+            return {}
+        x, eps, y = self.coupling(x, self.prior.like(x), y)
+        level = torch.arange(len(x), device=x.device) % LEVELS
+        t = self.times.quantile((level + 0.5) / LEVELS)
+        p = self.denoiser.path(t, x.ndim)
+        errors = (self.denoiser(p.alpha * x + p.sigma * eps, t, y) - x).square().flatten(1).mean(1)  # (B,)
+        return {f"x_error/{k}": errors[k::LEVELS].mean() for k in range(LEVELS)}
 
     def drop_labels(self, y: Tensor | None) -> Tensor | None:
         """Each label becomes "none" with probability `label_drop`, for classifier-free guidance."""
@@ -54,20 +129,59 @@ class Diffusion(GenerativeModule):
         return torch.where(torch.rand(len(y), device=y.device) < self.label_drop, self.classes, y)
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """(B,) log-density along the probability flow; NotImplementedError without a `flow`."""
-        if self.flow is None:
+        """(B,) log-density or its bound; NotImplementedError without a `density`."""
+        if self.density is None:
             return super().log_prob(x, y)
-        return self.flow.log_prob(self.denoiser, x, y)
+        return self.density.log_prob(self.denoiser, x, y)
+
+    def log_prob_parts(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        if self.density is None:
+            return super().log_prob_parts(x, y)
+        return self.density.parts(self.denoiser, x, y)
+
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """z = x(t_max)/σ(t_max) at the end of the probability flow from x; raises GenlabError without one."""
+        return self._flow().encode(self.denoiser, x, y)
+
+    def render(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """x of the latent z, by the same ODE downwards."""
+        return self._flow().render(self.denoiser, z, y)
+
+    def _flow(self) -> Flow:
+        path = self.denoiser.path
+        if path.twin is not None:
+            raise GenlabError(
+                f"the {type(path).__name__} path is discrete and has no ODE between images and latents: "
+                f"train on the path {path.twin}"
+            )
+        if self.density is None or self.density.flow is None:
+            raise GenlabError("latents are those of the likelihood's ODE, and there is none: use likelihood=hutchinson")
+        return self.density.flow
 
     def sample(self, noise: NoiseStream, n: int, y: Tensor | None = None) -> Tensor:
-        x = torch.empty(0)
-        for x in self.trajectory(noise, n, y):  # noqa: B007 - only the last is wanted, and none of the others kept
+        frame = None
+        for frame in self.trajectory(noise, n, y):  # noqa: B007 - only the last is wanted, and none of the others kept
             pass
-        return x
+        assert frame is not None  # a sampler has at least one step
+        return frame.x_t
 
-    def trajectory(self, noise: NoiseStream, n: int, y: Tensor | None = None) -> Iterator[Tensor]:
+    def trajectory(self, noise: NoiseStream, n: int, y: Tensor | None = None) -> Iterator[Frame]:
+        for state in self.sampler.trajectory(self.guided, self.start(noise, n), noise, y):
+            yield Frame(state.x_t.float(), state.x_hat.float())
+
+    def start(self, noise: NoiseStream, n: int) -> Tensor:
+        """(n, *shape) σ(t_max) ε, where sampling begins."""
         path = self.denoiser.path
-        start = path(torch.tensor(path.t_max, dtype=torch.float64), 1)
-        x = start.sigma * noise.normal((n, *self.shape))
-        for state in self.sampler.trajectory(self.denoiser, x, noise, y):
-            yield state.x_t
+        sigma = path(torch.tensor(path.t_max, dtype=torch.float64), 1).sigma
+        return sigma * self.prior.sample(noise, (n, *self.shape))
+
+    def transport(self, noise: NoiseStream, n: int, y: Tensor | None = None) -> Transport:
+        """The integral as Σ ‖Δx‖²/Δt over the sampler's steps; raises GenlabError where these draw noise."""
+        if not getattr(self.sampler, "deterministic", False):
+            raise GenlabError(f"{type(self.sampler).__name__} draws noise on its way: use the sampler euler or heun")
+        z = x = self.start(noise, n)
+        t, energy = self.denoiser.path.t_max, torch.zeros(n, dtype=torch.float64, device=z.device)
+        for state in self.sampler.trajectory(self.guided, x, noise, y):
+            energy += (state.x_t - x).flatten(1).square().sum(1) / (t - state.t.item())
+            x, t = state.x_t, state.t.item()
+        return Transport(z, x.float(), energy)

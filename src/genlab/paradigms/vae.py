@@ -46,13 +46,18 @@ class VAE(GenerativeModule):
         return {"loss": distortion + self.beta * rate, "rate": rate, "distortion": distortion}
 
     def sample(self, noise: NoiseStream, n: int, y: Tensor | None = None) -> Tensor:
-        parameters = self.decoder(noise.normal((n, self.latent)), y)
+        z = noise.normal((n, self.latent))
         if not self.noisy:
-            return self.head.mean(parameters)
-        return self.head.sample(parameters, noise.uniform((n, *self.shape)))
+            return self.render(z, y)
+        return self.head.sample(self.decoder(z, y), noise.uniform((n, *self.shape)))
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """μ, the mean of q(z | x)."""
         return self.encoder(x, y).chunk(2, dim=1)[0]
+
+    def render(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """The mean of p(x | z)."""
+        return self.head.mean(self.decoder(z, y))
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """log (1/k) Σ_i p(x, z_i)/q(z_i | x), z_i ~ q."""
