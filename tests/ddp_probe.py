@@ -11,18 +11,18 @@ from genlab.paradigms.diffusion import Diffusion
 from genlab.train import main
 
 FOLDER = Path(os.environ["PROBE"])
-original = Diffusion.loss_at
+original = Diffusion.losses
 
 
 def rank() -> str:
     return os.environ.get("LOCAL_RANK", "0")
 
 
-def loss_at(self: Diffusion, x: Any, eps: Any, t: Any, y: Any) -> Any:
+def losses(self: Diffusion, x: Any, eps: Any, t: Any, *more: Any) -> Any:
     if self.training and not (FOLDER / f"drawn{rank()}.pt").is_file():
         weights = {k: v.clone() for k, v in self.state_dict().items()}
         torch.save({"x": x, "eps": eps, "t": t, "weights": weights}, FOLDER / f"drawn{rank()}.pt")
-    return original(self, x, eps, t, y)
+    return original(self, x, eps, t, *more)
 
 
 def on_before_zero_grad(self: Diffusion, *_: Any) -> None:
@@ -36,7 +36,7 @@ def on_fit_end(self: Diffusion) -> None:
     torch.save(dict(self.named_parameters()), FOLDER / f"end{rank()}.pt")
 
 
-Diffusion.loss_at = loss_at  # type: ignore[method-assign]
+Diffusion.losses = losses  # type: ignore[method-assign]
 Diffusion.on_before_optimizer_step = on_before_zero_grad  # type: ignore[method-assign, assignment]
 Diffusion.on_fit_end = on_fit_end  # type: ignore[method-assign]
 

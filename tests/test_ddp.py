@@ -32,7 +32,7 @@ def test_two_ranks_equal_one_process_and_write_one_record(outputs: Path) -> None
     module = build(preflight("train", overrides).model)
     module.load_state_dict(ranks[0]["weights"])
     x, eps, t = (torch.cat([ranks[0][k], ranks[1][k]]) for k in ("x", "eps", "t"))
-    module.loss_at(x, eps, t, None)["loss"].backward()
+    module.losses(x, eps, t, None)["loss"].mean().backward()
     for name, p in module.named_parameters():
         assert torch.equal(grads[0][name], grads[1][name]), name
         torch.testing.assert_close(grads[0][name], p.grad, rtol=1e-4, atol=1e-6, msg=name)

@@ -8,6 +8,7 @@ DIR is where the report goes, outputs/report unless given:
   index.html                        the page: tables, samples over training, figures; opens from disk
   report.csv report.md report.json  the tables; the JSON holds every seed and every protocol
   samples.png curves.png cost.png   samples side by side, learning curves, quality against cost
+  denoising.png                     the error of denoised images by noise level, of models that denoise
 
 Runs whose configurations differ in their seed only make one row: mean and standard deviation over seeds.
 A report needs files only, so it can be made of runs in progress and of runs from another machine.
@@ -52,14 +53,14 @@ class Report:
 
 def compare(paths: Sequence[Path], out: Path = OUT) -> Report:
     """Reads the runs at or below the paths and writes their report."""
-    from genlab.report.figures import cost, curves  # here, because matplotlib would slow --help down
+    from genlab.report.figures import cost, curves, denoising  # here, because matplotlib would slow --help down
     from genlab.report.grids import side_by_side
     from genlab.report.page import page
 
     tables = build([read_run(path) for path in find_runs(paths)])
     _write(out, {})
     plots = {
-        t.data: {"curves": (curves(t), curves(t, dark=True)), "cost": (cost(t), cost(t, dark=True))} for t in tables
+        t.data: {draw.__name__: (draw(t), draw(t, dark=True)) for draw in (curves, denoising, cost)} for t in tables
     }
     pictures = {}
     for table in tables:

@@ -7,6 +7,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,12 @@ def sweeps_dir() -> Path:
 def learned(config: DictConfig) -> dict[str, Any]:
     """What changes the learned model: not the budget, the devices, the loggers or how it is sampled."""
     model: Any = OmegaConf.to_container(config.model, resolve=True)
-    model = {k: v for k, v in model.items() if k not in ("sampler", "flow")}
-    data = OmegaConf.to_container(config.data, resolve=True)
+    model = {k: v for k, v in model.items() if k not in ("sampler", "density", "guidance")}
+    if "run" in (model.get("coupling") or {}):  # a teacher is who it is wherever it lies, and of whichever seed
+        model["coupling"]["run"] = re.sub(r"-s\d+$", "", Path(model["coupling"]["run"]).name)
+    data: Any = OmegaConf.to_container(config.data, resolve=True)
+    data = {k: v for k, v in data.items() if k != "license"}
+    data["source"] = {k: v for k, v in data["source"].items() if k != "cache"}  # where this machine keeps it
     return {"data": data, "model": model, "batch": config.trainer.batch, "precision": config.trainer.precision}
 
 
@@ -63,10 +68,19 @@ def run_dir(config: DictConfig) -> str:
     return f"{config.outputs}/{config.data.name}/{config.model_name}/{digest}-s{config.seed}"
 
 
+def teacher_dir(config: DictConfig) -> str:
+    """The run that differs from this one in its coupling alone, which is independent."""
+    teacher = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    OmegaConf.set_struct(teacher, False)
+    teacher.coupling, teacher.model_name = None, "${hydra:runtime.choices.model}"
+    return run_dir(teacher)
+
+
 def register() -> None:
     """Make the schemas and the run-directory resolver known to Hydra."""
     ConfigStore.instance().store(name="train_schema", node=TrainConfig)
     OmegaConf.register_new_resolver("genlab.run_dir", lambda *, _root_: run_dir(_root_), replace=True)
+    OmegaConf.register_new_resolver("genlab.teacher", lambda *, _root_: teacher_dir(_root_), replace=True)
 
 
 register()
@@ -184,6 +198,8 @@ def _check(config: DictConfig) -> None:
             raise GenlabError(f"trainer.{key}={trainer[key]}: at least 1 is needed")
     if config.evaluation.n < 0 or config.evaluation.batch < 1:
         raise GenlabError("evaluation.n must be 0 (no evaluation) or more, and evaluation.batch at least 1")
+    if config.guidance is not None and "guidance" not in config.model:
+        raise GenlabError(f"model={config.model_name} takes no guidance: only diffusion models are guided")
     check_writable(Path(run_dir(config)))
 
 

@@ -1,4 +1,4 @@
-"""usage: genlab evaluate RUN [METRIC ...] [weights=ema|raw] [evaluation.n=1437] [sampler=ddim] [sampler.steps=50]
+"""usage: genlab evaluate RUN [METRIC ...] [weights=ema|raw|NAME] [evaluation.n=1437] [sampler=ddim] [sampler.steps=50]
 
 Scores a trained run again: with another sampler, more samples, another extractor, or only some metrics (by their names
 in conf/evaluation/, such as frechet). Appends to the run's metrics.jsonl, each number with its whole protocol.
@@ -15,7 +15,7 @@ from genlab.options import overridden, parse, verb
 
 @dataclass
 class Options:
-    weights: str = "ema"
+    weights: str = "ema"  # "raw", or the name of another average of the run
     trust: bool = False
 
 
@@ -26,8 +26,6 @@ def rescore(path: Path, metrics: list[str], options: Options, overrides: list[st
     from genlab.scoring import evaluate, load
 
     run = Run.existing(path)
-    if options.weights not in ("ema", "raw"):
-        raise GenlabError(f"weights={options.weights}: there is ema and raw")
     config = overridden(run.config, overrides)
     known = config["evaluation"]["metrics"]
     for name in metrics:

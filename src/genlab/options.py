@@ -13,7 +13,8 @@ from genlab.errors import GenlabError
 
 RECORDED = {
     "sampler": "model.sampler",
-    "likelihood": "model.flow",
+    "guidance": "model.guidance",
+    "likelihood": "model.density",
     "evaluation": "evaluation",
 }  # groups that may differ from the run's own
 
@@ -51,13 +52,17 @@ def parse(arguments: Sequence[str], schema: type) -> tuple[list[str], Any, list[
 
 
 def overridden(recorded: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A recorded configuration with another sampler or evaluation: `sampler=ddim`, `sampler.steps=50`."""
+    """A recorded configuration with another sampler, guidance or evaluation: `sampler=ddim`, `sampler.steps=50`."""
     config = OmegaConf.create(recorded)
     for override in overrides:
         key, value = override.split("=", 1)
         group, _, rest = key.partition(".")
-        if OmegaConf.select(config, RECORDED[group]) is None:
-            raise GenlabError(f"this model has no {group}: it draws in one step")
+        owner, _, leaf = RECORDED[group].rpartition(".")
+        node = OmegaConf.select(config, owner) if owner else config
+        if leaf not in node:
+            raise GenlabError(f"this model takes no {group}")
+        if rest and node[leaf] is None:
+            raise GenlabError(f"{override}: this run has no {group}; name one before, as {group}=NAME")
         if rest:
             _set(config, f"{RECORDED[group]}.{rest}", override)
         else:

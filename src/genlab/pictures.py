@@ -3,20 +3,25 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-
-def picture(x: Tensor, scale: int = 4) -> Image.Image:
-    """Images (N, C, H, W) uint8 as a square grid, `scale` screen pixels a pixel; points (N, 2) as a scatter plot."""
-    return _scatter(x) if x.ndim == 2 else _grid(x, scale)
+Frame = TypeVar("Frame")
 
 
-def _grid(x: Tensor, scale: int) -> Image.Image:
+def picture(x: Tensor, scale: int = 4, columns: int | None = None) -> Image.Image:
+    """Images (N, C, H, W) uint8 as a grid, square unless `columns` says otherwise; points (N, 2) as a scatter plot.
+
+    `scale` is how many pixels of the screen a pixel is.
+    """
+    return _scatter(x) if x.ndim == 2 else _grid(x, scale, columns or math.ceil(math.sqrt(len(x))))
+
+
+def _grid(x: Tensor, scale: int, columns: int) -> Image.Image:
     n, channels, height, width = x.shape
-    columns = math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
     sheet = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, channels), 64, np.uint8)
     for i, image in enumerate(x.cpu().permute(0, 2, 3, 1).numpy()):
@@ -34,7 +39,15 @@ def _scatter(x: Tensor, limit: float = 3.0, size: int = 256) -> Image.Image:
     return Image.fromarray(ink.astype(np.uint8))
 
 
-def thinned(frames: Sequence[Tensor], most: int) -> list[Tensor]:
+def film(frames: Sequence[tuple[Tensor, Tensor]], folder: Path, most: int) -> None:
+    """trajectory.webp and denoised.webp of frames (x_t, x̂) in data space; nothing of a model that has one step."""
+    if len(frames) > 1:
+        x_t, x_hat = zip(*_thinned(frames, most), strict=True)
+        animate([picture(x) for x in x_t], folder / "trajectory.webp")
+        animate([picture(x) for x in x_hat], folder / "denoised.webp")
+
+
+def _thinned(frames: Sequence[Frame], most: int) -> list[Frame]:
     """At most about `most` of the frames at equal distances, the last among them: as many tell as much as a thousand."""
     return [*frames[: -1 : max(1, len(frames) // most)], frames[-1]]
 

@@ -76,6 +76,19 @@ class Run:
         """Let others have the directory."""
         self._lock.close()
 
+    @property
+    def locked(self) -> bool:
+        """Whether some process holds the directory."""
+        path = self.path / ".lock"
+        if not path.is_file():
+            return False
+        with open(path) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return True
+        return False
+
     def clear(self) -> None:
         """Forget everything but the lock."""
         for child in self.path.iterdir():
@@ -172,6 +185,14 @@ class Run:
         if manifest:
             raise GenlabError(f"no checkpoint in {self.checkpoints} is intact: train again with force=true")
         return None
+
+    @property
+    def checkpoint_digest(self) -> str:
+        """The sha256 of the newest checkpoint; raises GenlabError if there is none."""
+        manifest = self._manifest()
+        if not manifest:
+            raise GenlabError(f"{self.path} has no checkpoint yet")
+        return manifest[max(manifest)]
 
     def _manifest(self) -> dict[str, str]:
         path = self.checkpoints / "manifest.json"

@@ -10,11 +10,14 @@ from omegaconf import MISSING
 class DataConfig:
     name: str = MISSING
     shape: list[int] = MISSING
-    classes: int = MISSING
+    classes: int | None = MISSING  # 0 or null where there are no labels
     levels: int | None = None
+    flip: bool = False
     source: dict[str, Any] = MISSING
     codec: dict[str, Any] = MISSING
     density: dict[str, Any] | None = None
+    prior: dict[str, Any] | None = None  # where transport to these data begins; null is N(0, 1)
+    license: str | None = None
 
 
 @dataclass
@@ -24,6 +27,8 @@ class OptimizerConfig:
     lr: float = MISSING
     warmup_images: int = 0
     clip_norm: float | None = None
+    replace_nan: bool = False
+    decay_images: int | None = None
 
 
 @dataclass
@@ -59,6 +64,7 @@ class EvaluationConfig:
     seed: int = 0
     features: dict[str, Any] = MISSING
     metrics: dict[str, Any] = MISSING
+    transport: dict[str, Any] | None = None  # a metric of the way from noise to samples
 
 
 @dataclass
@@ -66,10 +72,14 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     network: Any = None
     sampler: Any = None
+    guidance: Any = None
     likelihood: Any = None
+    augment: Any = None
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    averaging: Any = None
+    coupling: Any = None
     model: Any = None
-    model_name: str = MISSING
+    model_name: str = "${hydra:runtime.choices.model}"  # an experiment may have its own
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

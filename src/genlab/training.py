@@ -27,7 +27,7 @@ from genlab.errors import GenlabError
 from genlab.instantiation import build
 from genlab.module import GenerativeModule
 from genlab.noise import key
-from genlab.pictures import animate, picture, thinned
+from genlab.pictures import film, picture
 from genlab.run import Run, redact
 from genlab.scoring import adopt, evaluate
 from genlab.tracking import Nothing, Tracker
@@ -95,7 +95,9 @@ class Session:
         if status.get("state") != "finished" or status["images_seen"] < self.config.trainer.max_images:
             return False
         recorded = self.run.config
-        return all(recorded.get(key) == self.plain.get(key) for key in ("sampler", "likelihood", "evaluation"))
+        return all(
+            recorded.get(key) == self.plain.get(key) for key in ("sampler", "guidance", "likelihood", "evaluation")
+        )
 
     def build(self) -> None:
         """Make the model and its callbacks, as the last checkpoint has them if there is one."""
@@ -104,7 +106,7 @@ class Session:
             torch.set_num_threads(options.threads)
         torch.manual_seed(key(self.config.seed, "initialization"))
         self.module = build(self.config.model)
-        self.ema, self.source = EMA(self.module), build(self.config.data.source)
+        self.ema, self.source = EMA(self.module, options.batch), build(self.config.data.source)
         state = self.run.load_checkpoint()
         if state is not None:
             adopt(self.module, state["state_dict"], str(self.run.path))
@@ -128,20 +130,25 @@ class Session:
             # the other ranks restore and stop with the first, and write nothing
             return guard, [*own, Follower(checkpoint), guard]
         history = History(run, self.tracker, self.clock, options.batch, options.log_every, self.images_seen)
-        samples = Samples(run, self.tracker, self.ema, self.clock, seed, options.batch, options.sample_every)
+        pictures = options.sample_every if self.module.judged_by is None else 0
+        samples = Samples(run, self.tracker, self.ema, self.clock, seed, options.batch, pictures)
         held_out = self.source.split("test")
         validation = Validation(held_out, history, self.ema, self.clock, seed, options.batch, options.validate_every)
+        self.validation = validation
         return guard, [*own, history, validation, samples, checkpoint, guard, self.report]
 
     def train(self) -> float | None:
-        """Fit, then draw and score with the averaged weights."""
+        """Fit, then draw and score with the averaged weights; what cannot draw has the last validation as its score."""
         if self.images_seen < self.config.trainer.max_images:
             self.trainer().fit(self.module, self.data())
         if not self.leader:
             return None
-        with self.ema.applied():
-            self._draw()
-            objective = self._evaluate() if self.config.evaluation.n else None
+        if self.module.judged_by is not None:
+            objective = self.validation.last.get(f"val/{self.module.judged_by}")
+        else:
+            with self.ema.applied():
+                self._draw()
+                objective = self._evaluate() if self.config.evaluation.n else None
         self.end("finished", None, objective)
         return objective
 
@@ -169,15 +176,14 @@ class Session:
         )
 
     def _draw(self) -> None:
-        """samples/final.png and trajectory.webp from the run's own noise, and data.png to compare with."""
+        """samples/final.png, trajectory.webp and denoised.webp (x̂) from the run's own noise, and data.png to compare with."""
         self.report.phase("sampling", self.images_seen)
         self.run.samples.mkdir(exist_ok=True)
         n = count(self.module)
         steps = list(frames(self.module, self.config.seed, n))
-        picture(steps[-1]).save(self.run.samples / "final.png")
+        picture(steps[-1].x_t).save(self.run.samples / "final.png")
         picture(self.source.split("test").x[:n]).save(self.run.samples / "data.png")
-        if len(steps) > 1:
-            animate([picture(x) for x in thinned(steps, 40)], self.run.samples / "trajectory.webp")
+        film(steps, self.run.samples, 40)
         self.tracker.picture("samples", self.run.samples / "final.png", self.module.images_seen)
         self.guard.check()
 

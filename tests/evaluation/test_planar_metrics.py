@@ -2,12 +2,23 @@ import math
 
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
 
+from genlab.codec import Vectors
 from genlab.data.planar import Checkerboard, Grid, Ring
 from genlab.errors import GenlabError
 from genlab.evaluation.features import FeatureBank
 from genlab.evaluation.jackknife import jackknife
-from genlab.evaluation.planar import Modes, Points, Wasserstein
+from genlab.evaluation.planar import Modes, PathEnergy, Points, Wasserstein, w2_squared
+from genlab.gaussian.coupling import ExactOT
+from genlab.gaussian.denoiser import Prediction
+from genlab.gaussian.grids import Trailing
+from genlab.gaussian.path import Linear
+from genlab.gaussian.prior import Normal
+from genlab.gaussian.samplers import Ancestral, Euler, Small
+from genlab.module import Transport
+from genlab.noise import NoiseStream
+from genlab.paradigms.diffusion import Diffusion
 
 
 def modes(density, x):
@@ -69,6 +80,109 @@ def test_error_of_w2_is_its_spread_over_sample_sets_even_where_rows_are_left_unu
     got = [jackknife(Wasserstein(most=200), real, fake)["w2"] for fake in fakes]
     spread = torch.tensor([value for value, _ in got]).std().item()
     assert sum(error for _, error in got) / len(got) == pytest.approx(spread, rel=0.5)
+
+
+def test_w2_is_that_of_the_best_assignment_by_another_solver():
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 120, 2, generator=generator)
+    cost = torch.cdist(x.double(), y.double()).square()
+    best = cost[linear_sum_assignment(cost.numpy())].mean().item()
+    assert w2_squared(x, y) == pytest.approx(best, rel=1e-9)
+
+
+def test_a_metric_that_is_too_dear_has_no_error():
+    x, y = FeatureBank(torch.randn(20, 2)), FeatureBank(torch.randn(20, 2))
+    value, error = jackknife(Wasserstein(blocks=1), x, y)["w2"]
+    assert value == Wasserstein()(x, y)["w2"]
+    assert math.isnan(error)
+
+
+class Exact:
+    """What PathEnergy needs of a module."""
+
+    transport, start = Diffusion.transport, Diffusion.start
+
+
+class Shift(Exact):
+    """A module that carries z to z + shift in `steps` legs, each leg as long as its weight."""
+
+    def __init__(self, shift, legs):
+        self.shift, self.legs, self.codec = torch.tensor(shift), torch.tensor(legs) / sum(legs), Vectors()
+
+    def transport(self, noise, n, y=None):
+        z = noise.normal((n, 2))
+        energy = (self.legs * self.shift.norm()).square().sum() * len(self.legs)  # each leg takes the same time
+        return Transport(z, z + self.shift, energy.expand(n).double())
+
+
+def test_a_translation_at_constant_speed_has_no_npe_and_detours_cost_their_energy():
+    real = NoiseStream(0).normal((400, 2)) + torch.tensor([3.0, 4.0])
+    straight = PathEnergy(400)(Shift([3.0, 4.0], [1.0, 1.0]), real, NoiseStream(0))
+    assert straight["npe"] == pytest.approx((0, 0), abs=1e-6)
+    assert straight["straightness"] == pytest.approx((0, 0), abs=1e-4)
+    uneven = PathEnergy(400)(Shift([3.0, 4.0], [1.0, 3.0]), real, NoiseStream(0))
+    assert uneven["npe"][0] == pytest.approx(0.25, rel=1e-5)  # 2 (1/16 + 9/16) - 1
+    assert uneven["straightness"][0] == pytest.approx(25 / 4, rel=1e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 10])
+def test_optimal_pairs_of_a_gaussian_and_its_translation_give_straight_paths(steps):
+    """N(0, 1) to N(m, 1): optimal pairs are x = ε + m, whose velocity is m everywhere; independent pairs bend."""
+    m = torch.tensor([2.0, 0.0])
+    path, noise = Linear(), NoiseStream(0)
+    real = noise.normal((1000, 2)) + m
+    eps = NoiseStream(1).normal((1000, 2))
+    _, met, _ = ExactOT()(real, eps, None)
+    assert (real - met - m).square().sum(1).mean() < 0.05 * (real - eps - m).square().sum(1).mean()
+    straight = module_of(lambda x_t, t: x_t + t * m, path, steps)
+    got = PathEnergy(1000)(straight, real, NoiseStream(0))
+    assert got["npe"][0] == pytest.approx(0, abs=1e-5)
+    assert got["straightness"][0] == pytest.approx(0, abs=1e-4)
+
+
+def test_path_energy_of_independent_pairs_is_that_of_the_closed_form():
+    """E[x | x_t] of x ~ N(m, 1), ε ~ N(0, 1) independent; the flow is x(t) = (1 - t) m + s(t) z, s² = (1 - t)² + t²,
+    so that ∫ E‖x'‖² dt = ‖m‖² + 2 ∫ s'² dt."""
+    m = torch.tensor([2.0, 0.0])
+
+    def denoise(x_t, t):
+        return m + (1 - t) / ((1 - t) ** 2 + t**2) * (x_t - (1 - t) * m)
+
+    t = torch.linspace(0, 1, 100_001, dtype=torch.float64)
+    speed = (2 * t - 1).square() / ((1 - t) ** 2 + t**2)  # s'²
+    expected = 4 + 2 * torch.trapezoid(speed, t).item()
+    module = module_of(denoise, Linear(), 500)
+    way = module.transport(NoiseStream(0), 20_000)
+    assert way.energy.mean().item() == pytest.approx(expected, rel=0.01)
+
+
+class Known:
+    """A denoiser in closed form."""
+
+    def __init__(self, denoise, path):
+        self.denoise, self.path = denoise, path
+
+    def predict(self, x_t, t, y=None):
+        return Prediction(self.denoise(x_t, t), None)
+
+    def __call__(self, x_t, t, y=None):
+        return self.denoise(x_t, t)
+
+
+def module_of(denoise, path, steps):
+    """A flow whose E[x | x_t] is given."""
+    module = Exact()
+    module.sampler, module.codec = Euler(steps, Trailing()), Vectors()
+    module.prior, module.shape = Normal(), (2,)
+    module.denoiser = module.guided = Known(denoise, path)
+    return module
+
+
+def test_models_that_draw_noise_on_their_way_are_refused():
+    module = module_of(lambda x_t, t: x_t, Linear(), 5)
+    module.sampler = Ancestral(5, Trailing(), variance=Small())
+    with pytest.raises(GenlabError, match="draws noise"):
+        PathEnergy()(module, torch.zeros(4, 2), NoiseStream(0))
 
 
 def test_a_diverged_model_scores_nan():

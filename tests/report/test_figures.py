@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from genlab.errors import GenlabError
-from genlab.report.figures import colours, cost, curves
+from genlab.report.figures import colours, cost, curves, denoising
 from genlab.report.grids import side_by_side
 from genlab.report.records import read_run
 from genlab.report.tables import build
@@ -69,3 +69,20 @@ def test_a_broken_picture_is_named(tmp_path, fabricate):
     (path / "samples" / "final.png").write_bytes(b"no picture IEND\xaeB`\x82")
     with pytest.raises(GenlabError, match=r"final\.png"):
         side_by_side(table_of(path))
+
+
+def test_denoising_is_drawn_of_the_last_validation_and_only_of_models_that_denoise(tmp_path, fabricate):
+    """The same picture with and without the rows before the last, and none of a model without such rows."""
+
+    def history(*scales):
+        errors = [{f"val/x_error/{k}": scale * (k + 1) for k in range(10)} for scale in scales]
+        return "\n".join(json.dumps({"images_seen": i, "val/loss": 1.0, **row}) for i, row in enumerate(errors))
+
+    pictures = [
+        denoising(
+            table_of(fabricate(tmp_path / str(i), history=history(*scales)), fabricate(tmp_path / str(i), model="gan"))
+        )
+        for i, scales in enumerate([(0.1,), (9.0, 0.1), (0.1, 9.0)])
+    ]
+    assert pictures[0] == pictures[1] != pictures[2]
+    assert denoising(table_of(fabricate(tmp_path, model="gan"))) is None

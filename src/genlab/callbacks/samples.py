@@ -5,11 +5,10 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor
 
 from genlab.callbacks.budget import Clock, due
 from genlab.callbacks.ema import EMA
-from genlab.module import GenerativeModule
+from genlab.module import Frame, GenerativeModule
 from genlab.noise import NoiseStream, key
 from genlab.pictures import picture
 from genlab.run import Run
@@ -17,14 +16,14 @@ from genlab.tracking import Tracker
 
 
 @torch.no_grad()
-def frames(module: GenerativeModule, seed: int, n: int) -> Iterator[Tensor]:
+def frames(module: GenerativeModule, seed: int, n: int) -> Iterator[Frame]:
     """The n samples of every picture of a run with this seed after each step, in data space; leaves the mode as it was."""
     training = module.training
     module.eval()
     try:
         stream = NoiseStream(key(seed, "pictures"), device=module.device)
-        for z in module.trajectory(stream, n, module.labels(stream, n, None)):
-            yield module.codec.decode(z).cpu()
+        for frame in module.trajectory(stream, n, module.labels(stream, n, None)):
+            yield Frame(*(module.codec.decode(z).cpu() for z in frame))
     finally:
         module.train(training)
 
@@ -47,9 +46,9 @@ class Samples(L.Callback):
         if not due(module.images_seen, self.batch, self.every) or trainer.is_last_batch:  # the last is final.png
             return
         with self.ema.applied():
-            x = list(frames(module, self.seed, count(module)))[-1]
+            last = list(frames(module, self.seed, count(module)))[-1]
         self.run.samples.mkdir(exist_ok=True)
         path = self.run.samples / f"{module.images_seen:09d}.png"
-        picture(x).save(path)
+        picture(last.x_t).save(path)
         self.tracker.picture("samples", path, module.images_seen)
         self.clock.mark()

@@ -20,9 +20,11 @@ class Validation(L.Callback):
     def __init__(self, data: Batch, history: History, ema: EMA, clock: Clock, seed: int, batch: int, every: int):
         self.data, self.history, self.ema, self.clock = data, history, ema, clock
         self.seed, self.batch, self.every = seed, batch, every
+        self.last: dict[str, float] = {}
 
     def on_train_batch_end(self, trainer: L.Trainer, module: GenerativeModule, *_: Any) -> None:  # pyright: ignore
-        if not due(module.images_seen, self.batch, self.every):
+        final = trainer.is_last_batch and module.judged_by is not None
+        if not final and not due(module.images_seen, self.batch, self.every):
             return
         means = Means()
         module.eval()
@@ -33,5 +35,6 @@ class Validation(L.Callback):
                 with trainer.precision_plugin.forward_context():
                     means.add(module.validation_step(moved, k))
         module.train()
-        self.history.write(module, means.take("val"))
+        self.last = means.take("val")
+        self.history.write(module, self.last)
         self.clock.mark()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genlab.data.source import Source
 from genlab.errors import GenlabError
-from genlab.evaluation.features import FeatureBank, Features, Metric
+from genlab.evaluation.features import FeatureBank, Features, Metric, TransportMetric
 from genlab.evaluation.jackknife import jackknife
 from genlab.evaluation.memorization import nearest
 from genlab.evaluation.protocol import Protocol, counted
@@ -60,11 +60,13 @@ class Evaluator:
         batch: int,
         seed: int,
         entropy: float | None,
+        transport: TransportMetric | None = None,
     ):
         if n < 2:
             raise GenlabError(f"evaluation.n={n}: at least 2 samples are needed")
         self.source, self.features, self.metrics = source, features, metrics
         self.n, self.batch, self.seed, self.entropy = n, batch, seed, entropy
+        self.transport = transport
         self.train, self.test = source.split("train"), source.split("test")
         self.train_features = self._features(self.train.x)[0]
         self.real = self.bank(self.test.x)
@@ -119,6 +121,10 @@ class Evaluator:
             self._row(made, name, value, error, better, references.get(name, {}))
             for name, value, error, better in self.score(drawn.x)
         ]
+        if self.transport is not None:
+            noise = NoiseStream(key(self.seed, "evaluation"), device=module.device)
+            for name, (value, error) in self.transport(module, self.test.x.to(module.device), noise).items():
+                rows.append(self._row(made, name, value, error, self.transport.better[name], {}))
         try:
             rows += self._likelihood(module, made, between)
         except GenlabError as error:  # one number that cannot be had must not cost the others
@@ -134,21 +140,26 @@ class Evaluator:
         if module.likelihood is None or module.codec.log_volume is None:
             return []
         points = self.test.x.ndim == 2
-        parts: list[Tensor] = []
+        parts: list[dict[str, Tensor]] = []
         with counted(*(module.get_submodule(name) for name in module.averaged)) as evaluations:
             for i in range(0, len(self.test.x), self.batch):
                 torch.manual_seed(key(self.seed, "likelihood", i))
                 x, y = (None if v is None else v[i : i + self.batch].to(module.device) for v in self.test)
                 assert x is not None
-                parts.append((-module.nats(x, y) if points else module.bits_per_dim(x, y)).cpu())
+                nats = module.nats_parts(x, y)
+                parts.append({k: (-v if points else module.bits(v)).cpu().double() for k, v in nats.items()})
                 between()
         cost = {"kind": module.likelihood, "likelihood_nfe": evaluations.rows / len(self.test.x)}
-        values = torch.cat(parts).double()
+        split = {k: torch.cat([part[k] for part in parts]) for k in parts[0]}
+        values = torch.stack([*split.values()]).sum(0)
         name, references = ("nll", {}) if points else ("bits_per_dim", {})
         if points and self.entropy is not None:
             references = {"entropy": {"value": self.entropy, "stderr": None, "n": None}}
         error = (values.std() / len(values) ** 0.5).item()
-        return [self._row(made, name, values.mean().item(), error, "lower", references, **cost)]
+        row = self._row(made, name, values.mean().item(), error, "lower", references, **cost)
+        if len(split) > 1:  # the rate and the distortion of a bound, in the same unit
+            row["parts"] = {k: v.mean().item() for k, v in split.items()}
+        return [row]
 
     def _row(
         self, made: Protocol, name: str, value: float, error: float | None, better: str, references: Row, **more: Any

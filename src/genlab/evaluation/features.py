@@ -4,6 +4,9 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from genlab.module import GenerativeModule
+from genlab.noise import NoiseStream
+
 
 class FeatureBank(NamedTuple):
     """One sample set seen by one extractor; row i of every field belongs to sample i."""
@@ -33,3 +36,13 @@ class Metric(Protocol):
     better: dict[str, str]  # name -> "lower" | "higher" | "closer to <value>"
 
     def __call__(self, real: FeatureBank, fake: FeatureBank) -> dict[str, float]: ...
+
+
+class TransportMetric(Protocol):
+    """A number about the way from noise to samples: a function of the model itself, of data, and of the samples' noise."""
+
+    better: dict[str, str]
+
+    def __call__(self, module: GenerativeModule, real: Tensor, noise: NoiseStream) -> dict[str, tuple[float, float]]:
+        """Each value with its standard error."""
+        ...

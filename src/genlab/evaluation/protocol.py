@@ -24,6 +24,7 @@ class Protocol:
     quantisation: str
     xflip: bool
     sampler: dict[str, Any]
+    guidance: dict[str, Any]
     nfe: float
     weights: str
     precision: str

@@ -77,6 +77,32 @@ def _series(run: RunRecord, key: str) -> tuple[list[float], list[float]]:
     return [x for x, _ in points], [y for _, y in points]
 
 
+def denoising(table: Table, dark: bool = False) -> bytes | None:
+    """The error of x̂ at ten levels of noise when training ended, a line for each run that has logged it."""
+    lines: list[tuple[str, list[float]]] = []
+    for row in table.rows:
+        for run in row.runs:
+            ends = [_series(run, f"val/x_error/{k}")[1][-1:] for k in range(10)]
+            if all(ends):
+                lines.append((row.label, [error for end in ends for error in end]))
+    if not lines:
+        return None
+    with _style(dark):
+        figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+        ax = figure.subplots()
+        for label, errors in lines:
+            ax.plot([(k + 0.5) / 10 for k in range(10)], errors, c=colours(table)[label], marker="o", lw=1.2, ms=3)
+        values = [error for _, errors in lines for error in errors]
+        if min(values) > 0:
+            ax.set_yscale("log")
+            _plain(ax.yaxis, values)
+        ax.set_xlabel("noise level, as a quantile of the model's own p(t)")
+        ax.set_ylabel("mean of (x̂ - x)² per dimension")
+        keys = [Line2D([], [], c=colours(table)[label], label=label) for label in dict.fromkeys(n for n, _ in lines)]
+        figure.legend(handles=keys, loc="outside upper center", ncols=min(6, len(keys)))
+        return _png(figure)
+
+
 def cost(table: Table, dark: bool = False) -> bytes | None:
     """The leading metric against milliseconds and network evaluations per sample, with the floor."""
     costs = [c for c in table.columns if c.metric in ("ms_per_sample", "nfe")]

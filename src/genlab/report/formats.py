@@ -68,7 +68,7 @@ def markdown(tables: Sequence[Table], figures: dict[str, list[str]]) -> str:
     for table in tables:
         head = ["model", "seeds", "images seen", *map(title, table.columns)]
         parts += [f"## {_md(table.data)}", "", _md_line(map(_md, head)), _md_line([":--", *["--:"] * (len(head) - 1)])]
-        parts += [_md_line(_md_row(row, table)) for row in (*table.references, *table.rows)]
+        parts += [_md_line(_md_row(row, table)) for row in (*table.references, *table.models)]
         parts += ["", *(f"{symbol} {_md(note)}  " for note, symbol in table.symbols.items()), LEGEND, ""]
         parts += [f"![{name.removesuffix('.png')} of {_md(table.data)}]({name})\n" for name in figures[table.data]]
     return "\n".join(parts)
@@ -105,7 +105,7 @@ def _md(text: str) -> str:
 
 def to_csv(tables: Sequence[Table]) -> str:
     """One line per row of every table, numbers in full."""
-    lines = [_csv_line(row, table) for table in tables for row in (*table.references, *table.rows)]
+    lines = [_csv_line(row, table) for table in tables for row in (*table.references, *table.models)]
     metrics = dict.fromkeys(column.metric for table in tables for column in table.columns)
     numbers = [name for metric in metrics for name in (metric, *(f"{metric}_{part}" for part in PARTS))]
     written = {name for line in lines for name in line}
@@ -164,6 +164,7 @@ def _plain(table: Table) -> dict[str, Any]:
                 "label": row.label,
                 "state": row.state or "finished",
                 "cells": {metric: asdict(cell) for metric, cell in row.cells.items()},
+                "published": {m: asdict(c) for m, c in row.published.cells.items()} if row.published else {},
                 "runs": [
                     {"path": str(run.path), "model": run.model, "seed": run.seed, "status": run.status}
                     | {"metrics": {metric: asdict(m) for metric, m in run.metrics.items()}}

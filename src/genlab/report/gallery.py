@@ -34,10 +34,12 @@ def training(table: Table) -> str:
 
 def trajectories(table: Table) -> str:
     """How a sample comes about in each model, as animations that start when they are asked for."""
-    shown = [(row, path) for row in table.rows if (run := showcase(row)) and (path := run.picture("trajectory.webp"))]
+    kinds = {"trajectory.webp": "x_t", "denoised.webp": "x̂, what x_t is expected to become"}
     figures = [
-        _figure(row.label, "", colours(table)[row.label], _image(path, f"how {row.label} makes its samples"))
-        for row, path in shown
+        _figure(row.label, text, colours(table)[row.label], _image(path, f"how {row.label} makes its samples: {text}"))
+        for row in table.rows
+        for name, text in kinds.items()
+        if (run := showcase(row)) and (path := run.picture(name))
     ]
     if not figures:
         return ""

@@ -15,6 +15,7 @@ from genlab.report.tables import Cell, Column, Row, Table
 PLOTS = {
     "cost": ("Quality against cost", "the leading metric against network evaluations and milliseconds per sample"),
     "curves": ("Learning curves", "training and validation loss of every model, and evaluations, over images seen"),
+    "denoising": ("Denoising error by noise level", "mean squared error of the denoised image at ten levels of noise"),
 }
 Plots = dict[str, tuple[bytes | None, bytes | None]]  # by name, in light and in dark
 
@@ -71,7 +72,7 @@ def _metrics(table: Table) -> str:
         heads.append(
             _head(title(column), first, sorted_by, f"{column.metric}; better: {column.better or 'not stated'}")
         )
-    bodies = {"references": table.references, "models": table.rows}
+    bodies = {"references": table.references, "models": table.models}
     lines = {name: "".join(_line(row, table) for row in rows) for name, rows in bodies.items()}
     tbodies = "".join(f'<tbody class="{name}">{body}</tbody>' for name, body in lines.items() if body)
     return f'<table class="metrics"><thead><tr>{"".join(heads)}</tr></thead>{tbodies}</table>'

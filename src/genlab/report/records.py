@@ -159,11 +159,11 @@ def _history(path: Path) -> list[dict[str, Any]]:
     """The logged points in order; what a resumed run repeated replaces what it had logged before."""
     points: list[dict[str, Any]] = []
     for point in _lines(path):
-        if (seen := _number(point.get("images_seen"))) is None:
+        if (seen := number(point.get("images_seen"))) is None:
             continue
         while points and points[-1]["images_seen"] > seen:
             points.pop()
-        points.append({key: number for key, value in point.items() if (number := _number(value)) is not None})
+        points.append({key: n for key, value in point.items() if (n := number(value)) is not None})
     return points
 
 
@@ -171,13 +171,13 @@ def _evaluations(path: Path) -> dict[str, dict[str, Measurement]]:
     """The measurements by evaluation, the one written last at the end."""
     evaluations: dict[str, dict[str, Measurement]] = {}
     for line in _lines(path):
-        if (value := _number(line.get("value"))) is None:
+        if (value := number(line.get("value"))) is None:
             continue
         name, evaluation = printable(line.get("metric")), str(line.get("evaluation"))
         measurement = Measurement(
             metric=name,
             value=value,
-            stderr=_number(line.get("stderr")),
+            stderr=number(line.get("stderr")),
             better=printable(line["better"]) if line.get("better") else None,
             references=_references(_dict(line.get("references"))),
             protocol=_dict(line.get("protocol")),
@@ -188,9 +188,9 @@ def _evaluations(path: Path) -> dict[str, dict[str, Measurement]]:
 
 def _references(lines: dict[str, Any]) -> dict[str, Reference]:
     """The reference rows of a metric that hold a value."""
-    read = {kind: (_number(_dict(line).get("value")), _dict(line)) for kind, line in lines.items()}
+    read = {kind: (number(_dict(line).get("value")), _dict(line)) for kind, line in lines.items()}
     return {
-        kind: Reference(value, _number(line.get("stderr")), _count(line.get("n")))
+        kind: Reference(value, number(line.get("stderr")), _count(line.get("n")))
         for kind, (value, line) in read.items()
         if value is not None
     }
@@ -213,15 +213,15 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
         yield value
 
 
-def _number(value: object) -> float | None:
+def number(value: object) -> float | None:
     """A number as it is, anything else as nothing."""
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _count(value: object) -> int | None:
     """A number of things; nothing where it is none."""
-    number = _number(value)
-    return int(number) if number is not None and math.isfinite(number) else None
+    n = number(value)
+    return int(n) if n is not None and math.isfinite(n) else None
 
 
 def _dict(value: object) -> dict[str, Any]:

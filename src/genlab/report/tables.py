@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from genlab.report.protocols import PER_MODEL, compared, difference, usual_protocol
-from genlab.report.records import Measurement, RunRecord, flat, printable
+from genlab.report.records import Measurement, RunRecord, flat, number, printable
 
 COSTS = ("nfe", "ms_per_sample", "train_images_per_second", "parameters")
 REFERENCES = {
@@ -90,6 +90,19 @@ class Row:
         return re.split("[:;]", self.state)[0]
 
     @property
+    def published(self) -> "Row | None":
+        """What the paper of its recipe says of the same metrics, on the same data and, where it has several, at the same NFE."""
+        config, nfe = self.runs[0].config, self.cells.get("nfe")
+        cells: dict[str, Cell] = {}
+        for entry in published(config.get("published"), self.runs[0].data):
+            metric = printable(entry.get("metric"))
+            if metric in self.cells and (metric not in cells or (nfe and entry.get("nfe") == nfe.value)):
+                source, protocol = (printable(entry.get(key, "unknown")) for key in ("source", "protocol"))
+                note = f"published: {source}; {protocol}"
+                cells[metric] = Cell(entry["value"], number(entry.get("spread")), notes=(note,))
+        return Row(f"{self.label}, as published", cells, kind="published") if cells else None
+
+    @property
     def images_seen(self) -> list[int]:
         """The least and the most images its runs have seen; one number where they agree."""
         seen = [run.images_seen for run in self.runs if run.images_seen is not None]
@@ -111,9 +124,14 @@ class Table:
         return next(iter(self.columns), None)
 
     @property
+    def models(self) -> tuple[Row, ...]:
+        """The rows, each with what was published below it."""
+        return tuple(line for row in self.rows for line in (row, row.published) if line)
+
+    @property
     def symbols(self) -> dict[str, str]:
         """The footnotes of the table and the symbol of each, in order of appearance."""
-        notes = [note for row in (*self.references, *self.rows) for cell in row.cells.values() for note in cell.notes]
+        notes = [note for row in (*self.references, *self.models) for cell in row.cells.values() for note in cell.notes]
         return {note: SYMBOLS[i % 5] * (1 + i // 5) for i, note in enumerate(dict.fromkeys(notes))}
 
 
@@ -136,6 +154,12 @@ def _table(data: str, runs: list[RunRecord]) -> Table:
     for column in columns:
         _mark_best(column, rows)
     return Table(data, columns, _references(runs, usual), tuple(sorted(rows, key=lambda row: _rank(row, columns))))
+
+
+def published(entries: object, data: str) -> list[dict[str, Any]]:
+    """The well-formed entries of a recipe's `published` that are of this data set, or that name none."""
+    entries = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    return [e for e in entries if number(e.get("value")) is not None and e.get("data", data) == data]
 
 
 def _metrics(runs: list[RunRecord]) -> list[str]:

@@ -48,7 +48,7 @@ def _grid(table: Table, columns: Sequence[Column], spreads: Sequence[Column]) ->
             justify="right",
             no_wrap=True,
         )
-    for row in (*table.references, *table.rows):
+    for row in (*table.references, *table.models):
         state = f" ({row.brief_state})" if row.state else ""
         texts = [_text(row, column, table, spread=column in spreads) for column in columns]
         is_last_reference = row in table.references[-1:]

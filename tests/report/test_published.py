@@ -1,0 +1,39 @@
+"""What a recipe says of its paper's numbers, below our own."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from genlab.report.records import Measurement, RunRecord
+from genlab.report.tables import build
+
+
+def record(published: object) -> RunRecord:
+    measured = {name: Measurement(name, value, None, "lower", {}, {}) for name, value in (("w2", 0.31), ("nfe", 20.0))}
+    return RunRecord(
+        Path("o/d/m/abc-s0"), "d", "m", 0, {"published": published}, {"state": "finished"}, [], {"e": measured}
+    )
+
+
+def entry(**more: object) -> dict[str, object]:
+    return {"metric": "w2", "value": 0.3, "spread": 0.04, "protocol": "10k", "source": "A et al."} | more
+
+
+def test_published_numbers_stand_below_the_model_with_their_protocol() -> None:
+    (table,) = build([record([entry()])])
+    ours, theirs = table.models
+    assert (ours.label, theirs.label) == ("m", "m, as published")
+    assert (theirs.cells["w2"].value, theirs.cells["w2"].spread) == (0.3, 0.04)
+    assert list(table.symbols) == ["published: A et al.; 10k"]
+    assert "nfe" not in theirs.cells
+
+
+def test_the_entry_of_this_data_set_and_this_number_of_evaluations_is_taken() -> None:
+    entries = [entry(value=1.0, data="other"), entry(value=2.0, nfe=50), entry(value=3.0, nfe=20)]
+    assert build([record(entries)])[0].models[1].cells["w2"].value == 3.0
+    assert len(build([record(entries[:1])])[0].models) == 1
+
+
+def test_what_is_malformed_or_measured_by_nobody_here_is_left_out() -> None:
+    for odd in (None, "0.3", [1], [entry(value="0.3")], [entry(metric="fid")], {"w2": 0.3}):
+        (table,) = build([replace(record(odd))])
+        assert len(table.models) == 1

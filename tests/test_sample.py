@@ -1,0 +1,107 @@
+"""The pictures of `genlab sample`: interpolations, the two films, and frames that are no numbers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from genlab import sample
+from genlab.codec import Pixels, Vectors
+from genlab.config import preflight
+from genlab.pictures import film, picture
+from genlab.training import train
+
+TINY = ["trainer.batch=16", "trainer.max_images=16", "evaluation.n=0", "logger=none"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    for name, overrides in {
+        "flow_matching": ["model.classes=10", "sampler.steps=2", "likelihood.tolerance=1e-2"],
+        "vae": [],
+        "dcgan": [],
+        "ddpm": ["sampler.steps=2"],
+    }.items():
+        train(preflight("train", [f"experiment=digits/{name}", *overrides, *TINY]), folder / name)
+    return folder
+
+
+def call(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr("sys.argv", ["genlab", *arguments])
+    try:
+        sample.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+@pytest.mark.parametrize("name", ["flow_matching", "vae"])
+def test_interpolation_begins_and_ends_with_the_images_themselves(
+    name: str, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call([str(runs / name), "interpolate=3", "seed=1", "y=4", f"out={tmp_path}"], monkeypatch) == 0
+    error = float(capsys.readouterr().out.split("reconstruction error ")[1].split()[0])
+    sheet = np.asarray(Image.open(tmp_path / "interpolation.png"))[::4, ::4]  # a pixel is 4 by 4 of the screen
+    cells = sheet[1:, 1:].reshape(8, 9, 5, 9)[:, :8, :, :8].transpose(0, 2, 1, 3)  # (8 rows, 1 + 3 + 1, 8, 8)
+    from genlab.data.digits import Digits
+
+    test = Digits().split("test")
+    fours = {image.tobytes() for image in test.x[test.y == 4, 0].numpy()}
+    ends = [np.ascontiguousarray(cells[:, side]) for side in (0, -1)]
+    assert all(image.tobytes() in fours for images in ends for image in images)
+    levels = np.stack([cells[:, 0], cells[:, -1]]) / 127.5, np.stack([cells[:, 1], cells[:, -2]]) / 127.5
+    drawn = float(np.square(levels[0] - levels[1]).mean() ** 0.5)
+    if name == "flow_matching":  # an ODE is undone, trained or not
+        assert error < 0.05
+        assert drawn == pytest.approx(error, abs=0.06)  # drawing rounds to one of 17 levels
+    else:
+        assert error == pytest.approx(drawn, abs=0.06)
+        assert error > 0.2
+
+
+def test_mistakes_are_one_line(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, arguments, message in (
+        ("dcgan", ["interpolate=4"], "a GAN has no encoder"),
+        ("ddpm", ["interpolate=4"], "train on the path VP"),
+        ("vae", ["interpolate=1"], "at least 2 steps"),
+        ("vae", ["interpolate=4", "y=11"], "no two test images"),
+    ):
+        assert call([str(runs / name), *arguments, f"out={tmp_path}"], monkeypatch) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert len(error.splitlines()) == 1
+
+
+def test_films_of_many_steps_and_of_none(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After training and on demand; the last x_t of an ODE is x̂ of its last step, as on every path that ends at σ = 0."""
+    assert {"trajectory.webp", "denoised.webp"} <= {
+        path.name for path in (runs / "flow_matching" / "samples").iterdir()
+    }
+    for name in ("ddpm", "vae"):
+        assert call([str(runs / name), "n=4", f"out={tmp_path / name}"], monkeypatch) == 0
+    films = {name: Image.open(tmp_path / "ddpm" / f"{name}.webp") for name in ("trajectory", "denoised")}
+    frames = {}
+    for name, opened in films.items():
+        assert opened.n_frames == 2  # type: ignore[attr-defined]
+        opened.seek(1)
+        frames[name] = np.asarray(opened.convert("L"))
+    np.testing.assert_array_equal(frames["trajectory"], frames["denoised"])
+    np.testing.assert_array_equal(frames["trajectory"], np.asarray(Image.open(tmp_path / "ddpm" / "samples.png")))
+    assert not (tmp_path / "vae" / "trajectory.webp").exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e30])
+def test_frames_that_are_no_numbers_are_drawn(value: float, tmp_path: Path) -> None:
+    """Images as black or white, points outside of the frame."""
+    image = picture(Pixels(17).decode(torch.full((1, 1, 2, 2), value)))
+    assert image.getpixel((6, 6)) == (255 if value > 0 else 0)
+    points = Vectors(2.0).decode(torch.full((5, 2), value))
+    assert picture(points).getextrema() == (255, 255)
+    good = torch.zeros(5, 2)
+    film([(good, points), (points, good)], tmp_path, 10)
+    assert (tmp_path / "trajectory.webp").exists()
