@@ -2,9 +2,9 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -81,9 +81,12 @@ def _set(config: DictConfig, path: str, override: str) -> None:
 
 
 def _option(group: str, value: str) -> Any:
+    """The node of a group's option, as Hydra composes it, its interpolations left for the recorded configuration."""
+    if value == "null":
+        return None
     folder = conf_dir() / group
-    path: Path = folder / f"{value}.yaml"
-    if not path.is_file():
-        options = sorted(p.stem for p in folder.glob("[!_]*.yaml"))
+    options = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("[!_]*.yaml"))
+    if value not in options:
         raise GenlabError(f"no {group} {value!r}{near(value, options)}; there is {', '.join(options)}")
-    return OmegaConf.load(path)
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose(overrides=[f"+{group}={value}"])[group.partition("/")[0]]

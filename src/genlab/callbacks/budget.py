@@ -23,7 +23,11 @@ class Budget(L.Callback):
         self.seed, self.batch = seed, batch
 
     def on_train_batch_start(self, trainer: L.Trainer, module: GenerativeModule, batch: Batch, batch_idx: int) -> None:  # pyright: ignore
-        torch.manual_seed(key(self.seed, module.images_seen, trainer.global_rank))
+        seed = key(self.seed, module.images_seen, trainer.global_rank)
+        if module.device.type == "cpu":  # where torch.manual_seed would format a stack trace for the devices there are not
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
 
     def on_train_batch_end(self, trainer: L.Trainer, module: GenerativeModule, *_: Any) -> None:  # pyright: ignore
         module.images_seen += self.batch
