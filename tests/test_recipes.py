@@ -74,6 +74,7 @@ def shrunk(config: DictConfig, pictures: dict[int, Path]) -> list[str]:
     for group, key, value in (("sampler", "tolerance", 1), ("likelihood", "tolerance", 1), ("likelihood", "terms", 2)):
         if config[group] is not None and key in config[group]:
             small.append(f"{group}.{key}={value}")
+    small += [f"evaluation.metrics.{name}.most=24" for name, m in config.evaluation.metrics.items() if "most" in m]
     if config.data.shape[-1] > 8:
         small += [f"data.source.path={pictures[config.data.shape[-1]]}", "evaluation.features.images=64"]
         small += ["trainer.precision=32-true", "evaluation.batch=24", "network.width=32"]

@@ -59,7 +59,7 @@ SAMPLERS = {
     "unipc-2": partial(UniPC, order=2, lower_order_final=False),
     "unipc-3": partial(UniPC, order=3, lower_order_final=False),
     "unipc-2-bh1": partial(UniPC, order=2, bh1=True, lower_order_final=False),
-    "probability-flow": partial(ProbabilityFlow, t_end=1e-4, tolerance=1e-6, denoise=True),
+    "probability-flow": partial(ProbabilityFlow, t_end=1e-4, tolerance=1e-3, denoise=True),
     "corrector-batch": partial(CORRECTOR, corrections=1, per_sample=False),
     "corrector-sample": partial(CORRECTOR, corrections=1, per_sample=True),
     "corrector-none": partial(CORRECTOR, corrections=0, per_sample=False),

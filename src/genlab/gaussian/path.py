@@ -88,9 +88,7 @@ class VP(GaussianPath):
         self.beta_min, self.beta_max = beta_min, beta_max
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        slope = self.beta_max - self.beta_min
-        integral = self.beta_min * t + slope * t**2 / 2
-        beta = self.beta_min + slope * t
+        beta, integral = _betas(t, self.beta_min, self.beta_max)
         alpha = (-integral / 2).exp()
         sigma = (-torch.expm1(-integral)).sqrt()
         return alpha, sigma, -beta / 2 * alpha, beta * alpha**2 / (2 * sigma)
@@ -110,14 +108,18 @@ class SubVP(GaussianPath):
         self.beta_min, self.beta_max = beta_min, beta_max
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        slope = self.beta_max - self.beta_min
-        integral = self.beta_min * t + slope * t**2 / 2
-        beta = self.beta_min + slope * t
+        beta, integral = _betas(t, self.beta_min, self.beta_max)
         alpha = (-integral / 2).exp()
         return alpha, -torch.expm1(-integral), -beta / 2 * alpha, beta * alpha**2
 
     def time(self, ratio: Tensor) -> Tensor:
         return _beta_time(2 * (ratio / 2).asinh(), self.beta_min, self.beta_max)
+
+
+def _betas(t: Tensor, beta_min: float, beta_max: float) -> tuple[Tensor, Tensor]:
+    """β(t) and its integral β̄(t)."""
+    slope = beta_max - beta_min
+    return beta_min + slope * t, beta_min * t + slope * t**2 / 2
 
 
 def _beta_time(integral: Tensor, beta_min: float, beta_max: float) -> Tensor:
