@@ -1,6 +1,9 @@
 """What every test may use."""
 
+import os
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors of tests are small, and several processes run at once
 
 import pytest
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from genlab.config import conf_dir, preflight
 from genlab.instantiation import build, locate
@@ -41,21 +41,6 @@ def test_every_target_resolves_and_takes_its_arguments(path: Path) -> None:
         assert bound.arguments.keys() or not arguments
 
 
-@pytest.mark.parametrize("name", [name for name in options("model") if not name.startswith("noisy_classifier")])
-@pytest.mark.parametrize("classes", [0, 10])
-def test_every_model_trains_two_batches_and_draws(name: str, classes: int, outputs: Path) -> None:
-    default = preflight("train", [f"model={name}"])
-    small = (
-        [] if default.sampler is None else ["network=unet_small", "sampler.steps=2"]
-    )  # the papers' sizes are for GPUs
-    if default.likelihood is not None and "terms" in default.likelihood:
-        small.append("likelihood.terms=2")
-    config = preflight("train", [f"model={name}", f"model.classes={classes}", *small, *SMALL])
-    train(config, outputs / "run")
-    assert (outputs / "run" / "samples" / "final.png").is_file()
-    assert (outputs / "run" / "checkpoints" / "000000032.pt").is_file()
-
-
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """Small data sets of random colour images, by size, in place of those that have to be downloaded."""
@@ -70,19 +55,43 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
 
 def shrunk(config: DictConfig, pictures: dict[int, Path]) -> list[str]:
     """What makes a recipe of any size train two batches in seconds."""
-    small = [] if config.sampler is None else ["sampler.steps=2"]
-    for group, key, value in (("sampler", "tolerance", 1), ("likelihood", "tolerance", 1), ("likelihood", "terms", 2)):
-        if config[group] is not None and key in config[group]:
-            small.append(f"{group}.{key}={value}")
+    small = ["optimizer.warmup_images=0"]  # or Langevin divides by a score that is still 0
+    for key, value in (
+        ("sampler.steps", 2),
+        ("sampler.inner", 1),
+        ("sampler.tolerance", 1),
+        ("likelihood.tolerance", 1),
+        ("likelihood.terms", 2),
+        ("evaluation.transport.most", 24),
+        ("likelihood.most", 20),  # an ODE that gives up costs its number and no other
+    ):
+        if OmegaConf.select(config, key, default=missing) is not missing:
+            small.append(f"{key}={value}")
     small += [f"evaluation.metrics.{name}.most=24" for name, m in config.evaluation.metrics.items() if "most" in m]
     if config.data.shape[-1] > 8:
         small += [f"data.source.path={pictures[config.data.shape[-1]]}", "evaluation.features.images=64"]
         small += ["trainer.precision=32-true", "evaluation.batch=24", "network.width=32"]
-        small.append("optimizer.warmup_images=0")  # or Langevin divides by a score that is still 0
-        if config.likelihood is not None and "most" in config.likelihood:
-            small.append("likelihood.most=1")  # an ODE that gives up costs its number and no other
         small += [f"network.{key}=1" for key in ("blocks", "depth") if key in config.network]
+        small += ["likelihood.most=1"] if "likelihood.most=20" in small else []
     return small
+
+
+missing = object()
+
+
+@pytest.mark.parametrize("name", [name for name in options("model") if not name.startswith("noisy_classifier")])
+@pytest.mark.parametrize("classes", [0, 10])
+def test_every_model_trains_two_batches_and_draws(
+    name: str, classes: int, outputs: Path, pictures: dict[int, Path]
+) -> None:
+    default = preflight("train", [f"model={name}"])
+    small = shrunk(default, pictures)
+    if default.sampler is not None:
+        small.append("network=unet_small")  # the papers' sizes are for GPUs
+    config = preflight("train", [f"model={name}", f"model.classes={classes}", *small, *SMALL])
+    train(config, outputs / "run")
+    assert (outputs / "run" / "samples" / "final.png").is_file()
+    assert (outputs / "run" / "checkpoints" / "000000032.pt").is_file()
 
 
 LARGE = ("cifar10/", "imagenet64/")  # seconds each, however small

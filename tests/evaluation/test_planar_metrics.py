@@ -15,7 +15,8 @@ from genlab.gaussian.denoiser import Prediction
 from genlab.gaussian.grids import Trailing
 from genlab.gaussian.path import Linear
 from genlab.gaussian.prior import Normal
-from genlab.gaussian.samplers import Ancestral, Euler, Small
+from genlab.gaussian.samplers import Ancestral, Euler
+from genlab.gaussian.variances import Small
 from genlab.module import Transport
 from genlab.noise import NoiseStream
 from genlab.paradigms.diffusion import Diffusion

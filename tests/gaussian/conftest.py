@@ -15,15 +15,13 @@ from genlab.gaussian.samplers import (
     Euler,
     EulerMaruyama,
     Heun,
-    Large,
-    Learned,
     PredictorCorrector,
     ProbabilityFlow,
     ReverseDiffusion,
-    Small,
     UniPC,
 )
 from genlab.gaussian.tables import Levels, Table, linear_betas
+from genlab.gaussian.variances import Large, Learned, Small
 
 PATHS = {
     "VP": VP(),

@@ -13,8 +13,9 @@ from genlab.gaussian.grids import Trailing
 from genlab.gaussian.guidance import Classifier, ClassifierFree
 from genlab.gaussian.parametrization import Eps, V, X
 from genlab.gaussian.path import VE, VP, Karras
-from genlab.gaussian.samplers import DDIM, Ancestral, DPMSolverPP, EulerMaruyama, Heun, Large, ReverseDiffusion, Small
+from genlab.gaussian.samplers import DDIM, Ancestral, DPMSolverPP, EulerMaruyama, Heun, ReverseDiffusion
 from genlab.gaussian.tables import Table, linear_betas
+from genlab.gaussian.variances import Large, Small
 from genlab.noise import NoiseStream
 
 WEIGHTS = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)

@@ -10,10 +10,11 @@ from genlab.gaussian.denoiser import Denoiser, Index, LogSigma, Time
 from genlab.gaussian.grids import Trailing
 from genlab.gaussian.parametrization import Eps, ScaledScore, Score, Velocity, X
 from genlab.gaussian.path import VE, Linear
-from genlab.gaussian.samplers import DDIM, Ancestral, Euler, Large, State
+from genlab.gaussian.samplers import DDIM, Ancestral, Euler, State
 from genlab.gaussian.tables import Levels, Table, linear_betas
 from genlab.gaussian.thresholds import Clip
 from genlab.gaussian.times import Steps, Uniform
+from genlab.gaussian.variances import Large
 from genlab.gaussian.weights import SigmaSquared, Unit
 from genlab.networks.layers import Sinusoidal
 from genlab.networks.mlp import NoisyMLP

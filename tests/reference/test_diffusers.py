@@ -18,14 +18,13 @@ from genlab.gaussian.samplers import (
     Euler,
     EulerMaruyama,
     Heun,
-    Large,
     PredictorCorrector,
     ReverseDiffusion,
-    Small,
     UniPC,
 )
 from genlab.gaussian.tables import Levels, Table, linear_betas
 from genlab.gaussian.thresholds import Clip
+from genlab.gaussian.variances import Large, Small
 from genlab.noise import NoiseStream
 
 diffusers = pytest.importorskip("diffusers")

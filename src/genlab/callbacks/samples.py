@@ -1,5 +1,6 @@
 """Pictures of samples over training, always from the same noise."""
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 
 from genlab.callbacks.budget import Clock, due
 from genlab.callbacks.ema import EMA
+from genlab.errors import GenlabError
 from genlab.module import Frame, GenerativeModule
 from genlab.noise import NoiseStream, key
 from genlab.pictures import picture
@@ -45,8 +47,12 @@ class Samples(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, module: GenerativeModule, *_: Any) -> None:  # pyright: ignore
         if not due(module.images_seen, self.batch, self.every) or trainer.is_last_batch:  # the last is final.png
             return
-        with self.ema.applied():
-            last = list(frames(module, self.seed, count(module)))[-1]
+        try:
+            with self.ema.applied():
+                last = list(frames(module, self.seed, count(module)))[-1]
+        except GenlabError as error:  # a picture is not worth a run
+            print(f"genlab: no picture at {module.images_seen} images: {error}", file=sys.stderr)
+            return
         self.run.samples.mkdir(exist_ok=True)
         path = self.run.samples / f"{module.images_seen:09d}.png"
         picture(last.x_t).save(path)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from genlab.errors import GenlabError
 from genlab.gaussian.denoiser import Denoiser
-from genlab.gaussian.path import GaussianPath, Point
+from genlab.gaussian.path import GaussianPath
+from genlab.gaussian.variances import Learned, Variance
 
 
 class VariationalTerm(Protocol):
@@ -17,46 +18,6 @@ class VariationalTerm(Protocol):
     def __call__(
         self, denoiser: Denoiser, x: Tensor, x_t: Tensor, t: Tensor, out: Tensor, v: Tensor | None
     ) -> Tensor: ...
-
-
-class Variance(Protocol):
-    """Σ of p(x_{t-1} | x_t), as the v of log Σ = v log β_t + (1 - v) log β̃_t, β̃ the posterior's and β̃_1 = β̃_2."""
-
-    learned: bool
-
-    def __call__(self, p: Point, v: Tensor | None) -> Tensor: ...
-
-
-class Small:
-    """Σ = β̃_t, the posterior's (Ho et al. 2020, arXiv:2006.11239, section 3.2)."""
-
-    learned = False
-
-    def __call__(self, p: Point, v: Tensor | None) -> Tensor:
-        return torch.zeros_like(p.t)
-
-
-class Large:
-    """Σ = β_t, and β̃_2 at t = 1 (Ho et al. 2020, arXiv:2006.11239, section 3.2, and their code for t = 1)."""
-
-    learned = False
-
-    def __call__(self, p: Point, v: Tensor | None) -> Tensor:
-        return (p.t > 1).to(p.t.dtype)
-
-
-class Learned:
-    """v is the network's, for each number (Nichol & Dhariwal 2021, arXiv:2102.09672, eq. 15)."""
-
-    learned = True
-
-    def __call__(self, p: Point, v: Tensor | None) -> Tensor:
-        if v is None:
-            raise GenlabError(
-                "a learned variance needs a network that predicts it: "
-                "set model.denoiser.learned_variance=true and network.outputs_per_channel=2"
-            )
-        return v
 
 
 class DiscreteBound:
@@ -106,7 +67,10 @@ class DiscreteBound:
         x_hat, v = denoiser.predict(p.alpha * x + p.sigma * torch.randn_like(x), t, y)
         if self.clip:
             x_hat = x_hat.clamp(-1, 1)
-        return term(denoiser.path, x, x_hat, t, self.variance(p, v), self.levels)
+        v = self.variance(p, v)
+        if not self.variance.learned:
+            v = v * (p.t > 1)  # the first of DDPM's fixed variances is β̃_2 whichever it is, as in their code
+        return term(denoiser.path, x, x_hat, t, v, self.levels)
 
 
 class LearnedVariance:

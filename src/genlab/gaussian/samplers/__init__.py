@@ -1,6 +1,6 @@
 """From noise to data, step by step; a sampler sees a Denoiser and nothing else of a model."""
 
-from genlab.gaussian.samplers.ancestral import DDIM, Ancestral, Large, Learned, Small
+from genlab.gaussian.samplers.ancestral import DDIM, Ancestral
 from genlab.gaussian.samplers.langevin import AnnealedLangevin, PredictorCorrector
 from genlab.gaussian.samplers.multistep import DPMSolverPP, UniPC
 from genlab.gaussian.samplers.ode import Euler, Heun, ProbabilityFlow
@@ -15,14 +15,11 @@ __all__ = [
     "Euler",
     "EulerMaruyama",
     "Heun",
-    "Large",
-    "Learned",
     "OneStep",
     "PredictorCorrector",
     "ProbabilityFlow",
     "ReverseDiffusion",
     "Sampler",
-    "Small",
     "State",
     "UniPC",
 ]

@@ -1,58 +1,18 @@
 """Samplers that draw x_s from a law q(x_s | x_t, x̂) known in closed form: DDPM and DDIM."""
 
-from typing import ClassVar, Protocol
-
 from torch import Tensor
 
 from genlab.errors import GenlabError
 from genlab.gaussian.denoiser import Denoiser
 from genlab.gaussian.grids import Grid
-from genlab.gaussian.path import Point
-from genlab.gaussian.samplers.sampler import OneStep, bridge
+from genlab.gaussian.samplers.sampler import OneStep
 from genlab.gaussian.thresholds import Threshold
+from genlab.gaussian.variances import Variance
 from genlab.noise import NoiseStream
 
 
-class Variance(Protocol):
-    """The variance of x_s given x_t, for p at t and q at 0 < s < t; v is what the network learned of it."""
-
-    learned: ClassVar[bool]
-    """Whether it needs a denoiser with a learned variance."""
-
-    def __call__(self, p: Point, q: Point, v: Tensor | None) -> Tensor: ...
-
-
-class Large:
-    """b² = σ_t² - a²σ_s², which is β_t: the variance of q(x_t | x_s) (Ho et al. 2020, arXiv:2006.11239, section 3.2)."""
-
-    learned = False
-
-    def __call__(self, p: Point, q: Point, v: Tensor | None) -> Tensor:
-        return bridge(p, q)[1]
-
-
-class Small:
-    """b²σ_s²/σ_t², which is β̃_t: the posterior's variance (Ho et al. 2020, arXiv:2006.11239, eq. 7)."""
-
-    learned = False
-
-    def __call__(self, p: Point, q: Point, v: Tensor | None) -> Tensor:
-        return bridge(p, q)[1] * q.sigma**2 / p.sigma**2
-
-
-class Learned:
-    """exp(v log β + (1 - v) log β̃) (Nichol & Dhariwal 2021, arXiv:2102.09672, eq. 15), β and β̃ those of the grid."""
-
-    learned = True
-
-    def __call__(self, p: Point, q: Point, v: Tensor | None) -> Tensor:
-        assert v is not None  # Ancestral.check has seen to it
-        large, small = Large()(p, q, v), Small()(p, q, v)
-        return (v * large.log() + (1 - v) * small.log()).exp()
-
-
 class Ancestral(OneStep):
-    """x_s ~ N((a σ_s²/σ_t²) x_t + (α_s b²/σ_t²) x̂, variance).
+    """x_s ~ N((a σ_s²/σ_t²) x_t + (α_s b²/σ_t²) x̂, Σ), log Σ = v log b² + (1 - v) log(b²σ_s²/σ_t²).
 
     Ho et al. 2020, arXiv:2006.11239, algorithm 2, eq. 7. On a grid that skips steps a, b² and the variance are those
     of the steps taken. Raises GenlabError where the variance is learned and the denoiser's is not.
@@ -76,11 +36,12 @@ class Ancestral(OneStep):
     ) -> tuple[Tensor, Tensor]:
         p, q = denoiser.path(t, x_t.ndim), denoiser.path(s, x_t.ndim)
         x_hat, v = self.predict(denoiser, x_t, t, y)
-        a, b2 = bridge(p, q)
-        mean = (a * q.sigma**2 / p.sigma**2) * x_t + (q.alpha * b2 / p.sigma**2) * x_hat
+        mean, small = p.posterior(q, x_t, x_hat)
         if s == 0:
             return mean, x_hat
-        return mean + self.variance(p, q, v).sqrt() * noise.normal(x_t.shape), x_hat
+        _, large = p.bridge(q)
+        v = self.variance(p, v)
+        return mean + (v * large.log() + (1 - v) * small.log()).exp().sqrt() * noise.normal(x_t.shape), x_hat
 
 
 class DDIM(OneStep):
@@ -100,7 +61,7 @@ class DDIM(OneStep):
     ) -> tuple[Tensor, Tensor]:
         p, q = denoiser.path(t, x_t.ndim), denoiser.path(s, x_t.ndim)
         x_hat = self.denoise(denoiser, x_t, t, y)
-        _, b2 = bridge(p, q)
+        _, b2 = p.bridge(q)
         c = self.eta * q.sigma / p.sigma * b2.sqrt()
         x_s = q.alpha * x_hat + (q.sigma**2 - c**2).clamp(min=0).sqrt() * p.eps(x_t, x_hat)
         if self.eta > 0 and s > 0:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from genlab.gaussian.denoiser import Denoiser
 from genlab.gaussian.grids import Grid
-from genlab.gaussian.samplers.sampler import OneStep, bridge
+from genlab.gaussian.samplers.sampler import OneStep
 from genlab.gaussian.thresholds import Threshold
 from genlab.noise import NoiseStream
 
@@ -43,7 +43,7 @@ class PredictorCorrector(OneStep):
         self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, noise: NoiseStream, y: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         p, q = denoiser.path(t, x_t.ndim), denoiser.path(s, x_t.ndim)
-        a, _ = bridge(p, q)
+        a, _ = p.bridge(q)
         for _ in range(self.corrections):
             score, z = p.score(x_t, self.denoise(denoiser, x_t, t, y)), noise.normal(x_t.shape)
             h = 2 * a**2 * (self.snr * self._norm(z) / self._norm(score)) ** 2

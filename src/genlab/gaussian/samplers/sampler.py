@@ -11,7 +11,6 @@ from torch import Tensor
 from genlab.errors import GenlabError
 from genlab.gaussian.denoiser import Denoiser, Prediction
 from genlab.gaussian.grids import Grid
-from genlab.gaussian.path import Point
 from genlab.gaussian.thresholds import Threshold
 from genlab.noise import NoiseStream
 
@@ -102,8 +101,3 @@ class OneStep(Sampler):
         for t, s in pairwise(times):
             x, x_hat = self.step(denoiser, x, t, s, noise, y)
             yield State(s, x, x_hat)
-
-
-def bridge(p: Point, q: Point) -> tuple[Tensor, Tensor]:
-    """q(x_t | x_s) = N(a x_s, b²): a = α_t/α_s and b² = σ_t² - a²σ_s², for p at t and q at s < t."""
-    return p.bridge(q)

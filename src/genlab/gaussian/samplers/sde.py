@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from genlab.gaussian.denoiser import Denoiser
-from genlab.gaussian.samplers.sampler import OneStep, bridge
+from genlab.gaussian.samplers.sampler import OneStep
 from genlab.noise import NoiseStream
 
 
@@ -38,7 +38,7 @@ class ReverseDiffusion(OneStep):
     ) -> tuple[Tensor, Tensor]:
         p, q = denoiser.path(t, x_t.ndim), denoiser.path(s, x_t.ndim)
         x_hat = self.denoise(denoiser, x_t, t, y)
-        a, b2 = bridge(p, q)
+        a, b2 = p.bridge(q)
         mean = (2 - a) * x_t + b2 * p.score(x_t, x_hat)
         if s == 0:
             return mean, x_hat
