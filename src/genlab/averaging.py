@@ -42,7 +42,7 @@ class HalfLife(Averaging):
     """β = 0.5^(B / min(h, r · N)) with N images seen before the batch of B, so that β = 0 at first.
 
     h is `images` and r `ramp_ratio`, without which the half-life is h from the start; Karras et al. 2022,
-    arXiv:2206.00364, appendix F.2, and its code.
+    arXiv:2206.00364, appendix F.3, and its code.
     """
 
     def __init__(self, images: float, ramp_ratio: float | None):

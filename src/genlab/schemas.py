@@ -39,6 +39,7 @@ class TrainerConfig:
     devices: int = 1
     num_nodes: int = 1
     precision: str = "32-true"
+    tf32: bool | None = None  # on CUDA; null leaves it to torch, which has it on for convolutions alone
     threads: int | None = None  # CPU threads; null leaves it to torch
     log_every: int = MISSING  # cadences in images; 0 is never
     validate_every: int = 0

@@ -104,6 +104,8 @@ class Session:
         options = self.config.trainer
         if options.threads is not None:
             torch.set_num_threads(options.threads)
+        if options.tf32 is not None:
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = options.tf32
         torch.manual_seed(key(self.config.seed, "initialization"))
         self.module = build(self.config.model)
         self.ema, self.source = EMA(self.module, options.batch), build(self.config.data.source)

@@ -16,7 +16,7 @@ from genlab.networks.ncsnpp import Attention, NCSNpp, Pyramid, Residual
 
 def network(**more) -> NCSNpp:
     small = {"channels": 3, "size": 16, "width": 32, "multipliers": (1, 2), "blocks": 2, "attention": (8,)}
-    style = {"taps": (1, 3, 3, 1), "residual_input": True, "qkv_scale": 2.0, "dropout": 0.0, "classes": 0}
+    style = {"taps": (1, 3, 3, 1), "residual_input": True, "dropout": 0.0, "classes": 0}
     return NCSNpp(**small | style | {"time_embedding": Fourier(64, 16.0)} | more)  # pyright: ignore[reportArgumentType]
 
 
@@ -89,15 +89,13 @@ def test_parameters_of_conditional_edm(recipe: Callable[..., nn.Module]) -> None
     assert count == 55_735_299 == by_hand((2, 2, 2), 4, 128, False, classes=10, augmentations=9)
 
 
-@pytest.mark.parametrize("qkv_scale", [2.0, 0.2])
-def test_every_weight_starts_as_in_the_published_code(qkv_scale: float) -> None:
-    """score-SDE: U(±√(6 s/(fan_in + fan_out))), s = 1, or 1e-10 for 0, q, k, v each; EDM: Xavier, ·1e-5, ·√0.2 for qkv.
-
-    They are the same but for qkv, which is one matrix in EDM.
+def test_every_weight_starts_as_in_the_published_code() -> None:
+    """score-SDE: U(±√(6 s/(fan_in + fan_out))), s = 1, or 1e-10 for 0, or 0.1 for each of q, k and v; EDM: Xavier, ·1e-5,
+    ·√0.2 for qkv as one matrix, which is the same.
     """
     torch.manual_seed(0)
     seen = set()
-    for name, layer in network(qkv_scale=qkv_scale, classes=10, augmentations=40).named_modules():
+    for name, layer in network(classes=10, augmentations=40).named_modules():
         if not isinstance(layer, nn.Conv2d | nn.Linear):
             continue
         kind = name.rsplit(".", 1)[-1]
@@ -107,7 +105,8 @@ def test_every_weight_starts_as_in_the_published_code(qkv_scale: float) -> None:
         if kind in {"conv2", "out", "last"}:
             bound *= 1e-5
         if kind == "qkv":
-            bound = math.sqrt(6 / (2 * i)) if qkv_scale == 2.0 else bound * math.sqrt(0.2)
+            assert bound * math.sqrt(0.2) == pytest.approx(math.sqrt(6 * 0.1 / (2 * i)))
+            bound *= math.sqrt(0.2)
         assert 0.97 * bound < layer.weight.abs().max() <= bound * (1 + 1e-6)
         torch.testing.assert_close(layer.weight.square().mean().item(), bound**2 / 3, rtol=0.15, atol=0)
         assert layer.bias is None or not layer.bias.any()
@@ -135,7 +134,7 @@ def test_residual_block_by_its_formula() -> None:
 
 def test_attention_is_rescaled() -> None:
     torch.manual_seed(0)
-    layer = Attention(8, 2.0)
+    layer = Attention(8)
     x = torch.randn(2, 8, 4, 4)
     torch.testing.assert_close(layer(x), x / math.sqrt(2), rtol=0, atol=1e-4)
 

@@ -24,12 +24,12 @@ def unet(k, **more):
 
 def ncsnpp(k, **more):
     embedding = Fourier(16, 1.0)
-    taps = {"taps": (1, 3, 3, 1), "residual_input": True, "qkv_scale": 2.0}
+    taps = {"taps": (1, 3, 3, 1), "residual_input": True}
     return NCSNpp(**SHAPE, **taps, classes=k, time_embedding=embedding, **more)
 
 
 def ddpmpp(k, **more):
-    taps = {"taps": (1, 1), "residual_input": False, "qkv_scale": 0.2}
+    taps = {"taps": (1, 1), "residual_input": False}
     return NCSNpp(**SHAPE, **taps, classes=k, time_embedding=Sinusoidal(8), **more)
 
 

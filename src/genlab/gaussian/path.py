@@ -202,9 +202,9 @@ class Linear(GaussianPath):
 
     vanishing = True
 
-    def __init__(self, sigma_min: float = 0.0):
+    def __init__(self, sigma_min: float = 0.0, t_max: float = 1.0):
         super().__init__()
-        self.sigma_min = sigma_min
+        self.sigma_min, self.t_max = sigma_min, t_max
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         slope = 1 - self.sigma_min

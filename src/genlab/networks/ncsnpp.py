@@ -53,9 +53,10 @@ class Residual(nn.Module):
 class Attention(nn.Module):
     """(x + out(softmax(q kᵀ/√C) v))/√2 over positions, one head."""
 
-    def __init__(self, channels: int, qkv_scale: float):
+    def __init__(self, channels: int):
         super().__init__()
-        self.norm, self.qkv = norm(channels), conv(channels, 3 * channels, 1, qkv_scale)
+        # q, k and v start as three matrices of scale 0.1 would: score-SDE's, and equally EDM's single one times √0.2
+        self.norm, self.qkv = norm(channels), conv(channels, 3 * channels, 1, 0.2)
         self.out = conv(channels, channels, 1, ZERO)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,10 +66,10 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """A residual block and, where it is asked for, attention."""
 
-    def __init__(self, inputs: int, outputs: int, embedding: int, dropout: float, attention: bool, qkv_scale: float):
+    def __init__(self, inputs: int, outputs: int, embedding: int, dropout: float, attention: bool):
         super().__init__()
         self.residual = Residual(inputs, outputs, embedding, dropout)
-        self.attention = Attention(outputs, qkv_scale) if attention else nn.Identity()
+        self.attention = Attention(outputs) if attention else nn.Identity()
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         return self.attention(self.residual(x, c))
@@ -93,9 +94,8 @@ class Pyramid(nn.Module):
 class NCSNpp(nn.Module):
     """(x_t, c, y) -> F (B, C · outputs_per_channel, H, W); `attention` lists resolutions, y = classes is "no label".
 
-    `taps` is the filter of every change of resolution, `residual_input` the pyramid of the input in the encoder,
-    `qkv_scale` the initial scale of q, k and v as one matrix. GenlabError unless size is divisible by
-    2^(len(multipliers) - 1).
+    `taps` is the filter of every change of resolution, `residual_input` the pyramid of the input in the encoder.
+    GenlabError unless size is divisible by 2^(len(multipliers) - 1).
     """
 
     def __init__(
@@ -111,7 +111,6 @@ class NCSNpp(nn.Module):
         time_embedding: Sinusoidal | Cosinusoidal | Fourier,
         taps: Sequence[float],
         residual_input: bool,
-        qkv_scale: float,
         augmentations: int = 0,
         outputs_per_channel: int = 1,
     ):
@@ -125,7 +124,7 @@ class NCSNpp(nn.Module):
         self.first = conv(channels, width, 3)
 
         def block(inputs: int, outputs: int, attention: bool) -> Block:
-            return Block(inputs, outputs, hidden, dropout, attention, qkv_scale)
+            return Block(inputs, outputs, hidden, dropout, attention)
 
         current, skips, z = width, [width], channels
         self.down, self.shrink, self.pyramid = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
