@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: compare test test-slow lint setup clean
+.PHONY: compare test test-slow test-reference lint setup clean
 .NOTPARALLEL:
 
 compare: setup
@@ -13,6 +13,10 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -n 2 -m slow
+
+test-reference: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-reference.lock
+	$(BIN)/python -m pytest -n 2 -m reference
 
 lint: setup
 	$(BIN)/ruff check .
