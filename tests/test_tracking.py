@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from genlab.config import preflight
+from genlab.errors import GenlabError
 from genlab.training import train
 
 
@@ -93,3 +94,12 @@ def test_an_unreachable_server_is_one_line_and_no_crash(
     train(preflight("train", [*overrides, "logger.mode=online"]), outputs / "run")
     assert capfd.readouterr().err.count("W&B is offline (Run initialization has timed out)") == 1
     assert len(list((outputs / "run").glob("wandb/offline-run-*"))) == 1
+
+
+def test_a_run_that_fails_before_tracking_starts_says_why(outputs: Path) -> None:
+    config = preflight("train", ["experiment=cifar10/ddpm", "network.width=32", "data.source.path=nowhere.npz"])
+    with pytest.raises(GenlabError, match=r"nowhere\.npz"):
+        train(config, outputs / "run")
+    status = json.loads((outputs / "run" / "status.json").read_text())
+    assert status["state"] == "failed"
+    assert "nowhere.npz" in status["why"]

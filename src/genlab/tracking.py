@@ -39,6 +39,7 @@ class Wandb(Tracker):
         tags: tuple[str, ...] = (),
     ):
         self.project, self.entity, self.group, self.mode, self.tags = project, entity, group, mode, list(tags)
+        self.run: Any = None  # until it starts, which a run that fails before that never does
 
     def start(self, folder: Path, config: dict[str, Any], job_type: str) -> None:
         import wandb
@@ -95,7 +96,8 @@ class Wandb(Tracker):
         self.run.summary.update(values)
 
     def finish(self, exit_code: int) -> None:
-        self.run.finish(exit_code=exit_code)
+        if self.run is not None:
+            self.run.finish(exit_code=exit_code)
 
 
 class Nothing(Tracker):
