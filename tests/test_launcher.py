@@ -73,7 +73,14 @@ def start(folder: Path, *arguments: str, program: str = "program.py", **environm
     command = [sys.executable, *program.split(), *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment}
-    return subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, **pipes)
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, start_new_session=True, preexec_fn=_listen_to_ctrl_c, **pipes
+    )
+
+
+def _listen_to_ctrl_c() -> None:
+    """Which tests that were started in the background of a script would be deaf to."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def sweep(folder: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
