@@ -70,17 +70,14 @@ def program(tmp_path: Path) -> Path:
 
 
 def start(folder: Path, *arguments: str, program: str = "program.py", **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, *program.split(), *arguments]
+    # tests that were started in the background of a script would make it deaf to Ctrl-C
+    listen = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.executable, sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", listen, sys.executable, *program.split(), *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment}
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, start_new_session=True, preexec_fn=_listen_to_ctrl_c, **pipes
-    )
-
-
-def _listen_to_ctrl_c() -> None:
-    """Which tests that were started in the background of a script would be deaf to."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, **pipes)
 
 
 def sweep(folder: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
