@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from genlab.averaging import Averaging, Constant, HalfLife, PowerFunction, Ramped, named, recorded
+from genlab.averaging import Averaging, Constant, HalfLife, PowerFunction, Ramped, named
 from genlab.errors import GenlabError
 
 B = 64
@@ -89,8 +89,3 @@ def test_one_rule_is_named_ema_and_several_begin_with_it() -> None:
     for wrong in ({"long": one, "ema": other}, {"ema": one, "raw": other}, {}):
         with pytest.raises(GenlabError, match="the first must be named ema, and none raw"):
             named(wrong)
-
-
-def test_averages_of_older_checkpoints_are_read() -> None:
-    assert recorded({"updates": 7, "weights": {"network/w": 1}}) == {"ema": {"network/w": 1}}
-    assert recorded({"ema": {"w": 1}, "long": {"w": 2}}) == {"ema": {"w": 1}, "long": {"w": 2}}

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from genlab.averaging import Constant, Ramped
-from genlab.optimization import Averaging, Optimization
+from genlab.optimization import Optimization
 
 
 def test_rate_rises_linearly_over_the_warm_up():
@@ -52,8 +51,3 @@ def test_weights_without_gradients_are_left_out():
     weights[0].grad = torch.tensor(-7.0)
     assert rule.clip(rule.build(weights)) == 7.0
     assert weights[1].grad is None
-
-
-def test_averages_of_older_configurations_are_built():
-    assert isinstance(Averaging(0.9, ramp=False), Constant)
-    assert isinstance(Averaging(0.9, ramp=True), Ramped)

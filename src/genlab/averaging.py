@@ -2,7 +2,6 @@
 
 import abc
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -80,8 +79,3 @@ def named(averaging: Averaging | Mapping[str, Averaging]) -> dict[str, Averaging
     if next(iter(rules), None) != "ema" or "raw" in rules:
         raise GenlabError(f"averages {', '.join(rules) or 'none'}: the first must be named ema, and none raw")
     return rules
-
-
-def recorded(averages: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The state dicts by name of what a checkpoint holds as `averages`, which was once a single one with its count."""
-    return {"ema": averages["weights"]} if "updates" in averages else averages

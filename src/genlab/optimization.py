@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterable
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from genlab.averaging import Constant, Ramped
-
 
 class Optimization:
     """An optimizer whose learning rate rises linearly over `warmup_images`, and may fall again, and whose gradients are
@@ -56,8 +54,3 @@ class Optimization:
         if self.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
         return norm
-
-
-def Averaging(decay: float, ramp: bool) -> Constant | Ramped:
-    """What configurations that were recorded before conf/averaging name as their rule."""
-    return Ramped(decay) if ramp else Constant(decay)

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from genlab.averaging import recorded
 from genlab.config import near
 from genlab.data.source import Source
 from genlab.errors import GenlabError
@@ -70,7 +69,7 @@ def load(run: Run, config: dict[str, Any], weights: str, trust: bool) -> tuple[G
     state = run.load_checkpoint()
     if state is None:
         raise GenlabError(f"{run.path} has no checkpoint yet")
-    kept = {**recorded(state["averages"]), "raw": {}}
+    kept = {**state["averages"], "raw": {}}
     if weights not in kept:
         names = list(kept)
         raise GenlabError(f"weights={weights}{near(weights, names)}; there is {', '.join(names[:-1])} and {names[-1]}")

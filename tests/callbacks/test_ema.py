@@ -130,16 +130,15 @@ def test_the_first_average_is_applied_and_raw_weights_come_back(tmp_path: Path) 
     assert torch.equal(averages["slow"]["network/part.1.running_mean"], raw["network.part.1.running_mean"])
 
 
-def test_state_goes_round_and_older_checkpoints_are_read(tmp_path: Path) -> None:
+def test_state_goes_round(tmp_path: Path) -> None:
     module = line(Constant(0.5))
     ema = EMA(module, B)
     fitted(module, ema, tmp_path)
     state = ema.state()
     assert list(state) == ["ema"]
-    for written in (state, {"updates": 6, "weights": state["ema"]}):
-        other = EMA(line(Constant(0.5)), B)
-        other.restore(written)
-        assert all(torch.equal(value, state["ema"][name]) for name, value in other.state()["ema"].items())
+    other = EMA(line(Constant(0.5)), B)
+    other.restore(state)
+    assert all(torch.equal(value, state["ema"][name]) for name, value in other.state()["ema"].items())
 
 
 def test_a_run_begins_with_its_first_weights_and_keeps_every_average(outputs: Path) -> None:

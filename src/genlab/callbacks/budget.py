@@ -24,9 +24,8 @@ class Budget(L.Callback):
 
     def on_train_batch_start(self, trainer: L.Trainer, module: GenerativeModule, batch: Batch, batch_idx: int) -> None:  # pyright: ignore
         seed = key(self.seed, module.images_seen, trainer.global_rank)
-        if (
-            module.device.type == "cpu"
-        ):  # where torch.manual_seed would format a stack trace for the devices there are not
+        # torch.manual_seed formats a stack trace for the devices that there are not, which costs more than a small network
+        if module.device.type == "cpu":
             torch.default_generator.manual_seed(seed)
         else:
             torch.manual_seed(seed)

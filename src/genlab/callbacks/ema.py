@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from torch import nn
 
-from genlab.averaging import named, recorded
+from genlab.averaging import named
 from genlab.module import GenerativeModule
 
 
@@ -69,5 +69,5 @@ class EMA(L.Callback):
         return {name: shadow.state_dict() for name, shadow in self.shadows.items()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        for name, weights in recorded(state).items():
+        for name, weights in state.items():
             self.shadows[name].load_state_dict(weights)

@@ -7,10 +7,10 @@ from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
-from torchdiffeq import odeint
 
 from genlab.errors import GenlabError
 from genlab.gaussian.denoiser import Denoiser
+from genlab.gaussian.ode import Parts, integrate
 
 
 class Probe(Protocol):
@@ -75,7 +75,7 @@ class Hutchinson(Divergence):
 
 
 class Flow:
-    """The probability flow dx/dt = v between data at t_end and the prior at t_max, dopri5 in float64 time.
+    """The probability flow dx/dt = v between data at t_end and the prior at t_max, by dopri5.
 
     Song et al. 2021, arXiv:2011.13456, eq. 13 and appendix D.3. Raises GenlabError on a discrete path, and where the
     solver does not reach its tolerance within `most` evaluations.
@@ -107,32 +107,14 @@ class Flow:
         (x,) = self.solve(_velocity(denoiser, y), (_sigma(path.t_max, denoiser) * z,), path.t_max, self.t_end)
         return x
 
-    def solve(
-        self, field: Callable[..., tuple[Tensor, ...]], state: tuple[Tensor, ...], start: float, end: float
-    ) -> tuple[Tensor, ...]:
+    def solve(self, field: Callable[[Tensor, Parts], Parts], state: Parts, start: float, end: float) -> Parts:
         """The state at time `end` of the ODE d state/dt = field(t, state)."""
-        evaluations = 0
-
-        def counted(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            nonlocal evaluations
-            evaluations += 1
-            if evaluations > self.most:
-                raise GenlabError(f"the probability flow takes more than {self.most} evaluations: raise its tolerance")
-            return field(t, state)
-
-        times = torch.tensor([start, end], dtype=torch.float64, device=state[0].device)
-        within = {"step_t": times}  # or the last step would overshoot, and there is no path below t = 0
-        try:
-            ends = odeint(
-                counted, state, times, rtol=self.tolerance, atol=self.tolerance, method="dopri5", options=within
-            )
-        except AssertionError as error:  # torchdiffeq's word for a step that has become nothing: the field is too steep
-            raise GenlabError(f"the probability flow cannot be integrated to {self.tolerance:g}: {error}") from None
-        return tuple(values[-1] for values in ends)
+        times = torch.tensor([start, end], dtype=torch.float64)
+        return tuple(part[-1] for part in integrate(field, state, times, self.tolerance, self.most))
 
 
-def _velocity(denoiser: Denoiser, y: Tensor | None) -> Callable[..., tuple[Tensor]]:
-    def field(t: Tensor, state: tuple[Tensor]) -> tuple[Tensor]:
+def _velocity(denoiser: Denoiser, y: Tensor | None) -> Callable[[Tensor, Parts], Parts]:
+    def field(t: Tensor, state: Parts) -> Parts:
         (x_t,) = state
         return (denoiser.path(t, x_t.ndim).velocity(x_t, denoiser(x_t, t, y)),)
 
@@ -195,7 +177,7 @@ class ProbabilityFlow:
         path = denoiser.path
         self.divergence.start(x)
 
-        def field(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        def field(t: Tensor, state: Parts) -> Parts:
             with torch.enable_grad():
                 x_t = state[0].detach().requires_grad_()
                 v = path(t, x_t.ndim).velocity(x_t, denoiser(x_t, t, y))

@@ -55,9 +55,7 @@ class Diffusion(GenerativeModule):
         self.denoiser, self.times, self.weight, self.sampler = denoiser, times, weight, sampler
         self.reduction, self.variational, self.augment = reduction, variational, augment
         self.coupling, self.prior = coupling or Independent(), prior or Normal()
-        if not self.prior.gaussian and not (
-            denoiser.path.vanishing and getattr(sampler, "deterministic", False) and density is None
-        ):
+        if not self.prior.gaussian and not (denoiser.path.vanishing and sampler.deterministic and density is None):
             raise GenlabError(
                 "a prior that is not N(0, 1) needs the path Linear, a deterministic sampler such as euler or heun, "
                 "and no likelihood"
@@ -177,7 +175,7 @@ class Diffusion(GenerativeModule):
 
     def transport(self, noise: NoiseStream, n: int, y: Tensor | None = None) -> Transport:
         """The integral as Σ ‖Δx‖²/Δt over the sampler's steps; raises GenlabError where these draw noise."""
-        if not getattr(self.sampler, "deterministic", False):
+        if not self.sampler.deterministic:
             raise GenlabError(f"{type(self.sampler).__name__} draws noise on its way: use the sampler euler or heun")
         z = x = self.start(noise, n)
         t, energy = self.denoiser.path.t_max, torch.zeros(n, dtype=torch.float64, device=z.device)

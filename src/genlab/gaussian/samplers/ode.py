@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torchdiffeq import odeint
 
 from genlab.errors import GenlabError
 from genlab.gaussian.denoiser import Denoiser
 from genlab.gaussian.grids import Grid
+from genlab.gaussian.ode import Parts, integrate
 from genlab.gaussian.samplers.sampler import OneStep, Sampler, State
 from genlab.gaussian.thresholds import Threshold
 from genlab.noise import NoiseStream
@@ -118,36 +118,14 @@ class ProbabilityFlow(Sampler):
     def walk(
         self, denoiser: Denoiser, x: Tensor, times: Tensor, noise: NoiseStream, y: Tensor | None
     ) -> Iterator[State]:
+        def field(t: Tensor, parts: Parts) -> Parts:
+            (x_t,) = parts
+            return (denoiser.path(t, x_t.ndim).velocity(x_t, self.denoise(denoiser, x_t, t, y)),)
+
         times = torch.cat([times[times > self.t_end], times.new_tensor([self.t_end])])
-        *between, x = self._integrate(denoiser, x, times, y)[1:]
-        for t, x_t in zip(times[1:-1], between, strict=True):
+        (states,) = integrate(field, (x,), times, self.tolerance, self.most)  # (len(times), B, ...)
+        for t, x_t in zip(times[1:-1], states[1:-1], strict=True):
             yield State(t, x_t, self.denoise(denoiser, x_t, t, y))
+        x = states[-1]
         x_hat = self.denoise(denoiser, x, times[-1], y) if self.final else x
         yield State(torch.zeros_like(times[-1]), x_hat, x_hat)
-
-    def _integrate(self, denoiser: Denoiser, x: Tensor, times: Tensor, y: Tensor | None) -> Tensor:
-        """(len(times), B, ...)"""
-        evaluations = 0
-
-        def field(t: Tensor, x_t: Tensor) -> Tensor:
-            nonlocal evaluations
-            evaluations += 1
-            if evaluations > self.most:
-                raise GenlabError(
-                    f"ProbabilityFlow does not reach its tolerance {self.tolerance:g} in {self.most} evaluations: "
-                    "raise sampler.tolerance or sampler.most"
-                )
-            t = t.cpu().double()
-            return denoiser.path(t, x_t.ndim).velocity(x_t, self.denoise(denoiser, x_t, t, y))
-
-        times = times.to(x.device)
-        accuracy = {"rtol": self.tolerance, "atol": self.tolerance, "method": "dopri5"}
-        try:  # the solver steps past its end and interpolates, unless told to stop there; past 0 there is no path
-            states = odeint(field, x, times, options={"step_t": times[-1:]}, **accuracy)
-        except AssertionError as error:  # how torchdiffeq says that its step has become nothing
-            raise GenlabError(
-                f"ProbabilityFlow does not reach its tolerance {self.tolerance:g}: {error}; "
-                "the network may answer NaN, or raise sampler.tolerance"
-            ) from None
-        assert isinstance(states, Tensor)
-        return states
