@@ -52,6 +52,27 @@ class Pixels(Codec):
         return (level * (255 / self.steps)).round().to(torch.uint8)
 
 
+class Latents(Codec):
+    """Latents of a frozen autoencoder, multiplied by a constant to unit variance: z = scale · x (Rombach et al. 2022,
+    arXiv:2112.10752, appendix G).
+
+    The autoencoder is no bijection, so that there are no bits per dimension; decoding gives its latents, not images.
+    """
+
+    log_volume = None
+
+    def __init__(self, scale: float):
+        super().__init__()
+        self.scale = scale
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) of any float -> float32."""
+        return x.float() * self.scale
+
+    def decode(self, z: Tensor) -> Tensor:
+        return z.float() / self.scale
+
+
 class Vectors(Codec):
     """Points of the plane, divided by a constant: z = x / scale."""
 

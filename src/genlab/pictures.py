@@ -13,10 +13,14 @@ Frame = TypeVar("Frame")
 
 
 def picture(x: Tensor, scale: int = 4, columns: int | None = None) -> Image.Image:
-    """Images (N, C, H, W) uint8 as a grid, square unless `columns` says otherwise; points (N, 2) as a scatter plot.
+    """Images (N, C, H, W) uint8 as a grid, square unless `columns` says otherwise; points (N, 2) as a scatter plot; latents,
+    which are floats, as a grid of false colours: their first three channels, from black at -3 of their deviations to white.
 
     `scale` is how many pixels of the screen a pixel is.
     """
+    if x.ndim == 4 and x.is_floating_point():
+        level = x[:, :3].float().nan_to_num()
+        x = ((level - level.mean()) / level.std().clamp_min(1e-6) * 42.5 + 127.5).clamp(0, 255).byte()
     return _scatter(x) if x.ndim == 2 else _grid(x, scale, columns or math.ceil(math.sqrt(len(x))))
 
 

@@ -219,6 +219,102 @@ def test_a_source_without_training_images() -> None:
         picked("test", "train", "train")
 
 
+# ---------------------------------------------------------------------- captions
+
+CAPTIONS = [f'ein "größeres" Bild, {i}: 猫' for i in range(10)]
+CAPTIONED = Columns(None, None, False, "auto")
+
+
+def texts(path: Path, columns: Columns = CAPTIONED, split: str = "train") -> dict[str, object]:
+    return {Path(row.where).name: row.caption for row in from_path(path, columns)[split].rows(lambda i: True)}
+
+
+def unlabelled(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, x in enumerate(X):
+        (folder / f"{i}.png").write_bytes(png(x))
+    return folder
+
+
+def zipped(folder: Path) -> Path:
+    with zipfile.ZipFile(folder.with_suffix(".zip"), "w") as archive:
+        for file in sorted(folder.rglob("*")):
+            archive.write(file, f"photos/{file.relative_to(folder)}")
+    return folder.with_suffix(".zip")
+
+
+def test_captions_are_a_column_of_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    dataset().add_column("text", CAPTIONS).to_parquet(path)
+    assert list(texts(path).values()) == CAPTIONS
+    dataset().add_column("text", CAPTIONS).add_column("other", CAPTIONS[::-1]).to_parquet(path)
+    assert list(texts(path, Columns(None, None, True, "other")).values()) == CAPTIONS[::-1]
+    refused(path, r"several caption columns \(text, other\): set data.source.caption to one of", CAPTIONED)
+    refused(path, r"has no column 'txt': set data.source.caption to one of", Columns(None, None, False, "txt"))
+    refused(as_parquet(tmp_path), "no caption column: .*or to null to go without", CAPTIONED)
+
+
+@pytest.mark.parametrize("pack", [lambda folder: folder, zipped], ids=["folder", "zip"])
+def test_captions_stand_beside_images(tmp_path: Path, pack: Callable[[Path], Path]) -> None:
+    folder = unlabelled(tmp_path / "photos")
+    for i, caption in enumerate(CAPTIONS):
+        (folder / f"{i}.txt").write_text(f"{caption}\n", "utf-8")
+    (folder / "3.txt").unlink()
+    (folder / "4.txt").write_bytes(b"\xff\xfe\x00")
+    (folder / "notes.txt").write_text("of no image")
+    found = {name.split(" ")[-1]: caption for name, caption in texts(pack(folder)).items()}
+    assert found == {f"{i}.png": None if i in (3, 4) else caption for i, caption in enumerate(CAPTIONS)}
+
+
+@pytest.mark.parametrize("pack", [lambda folder: folder, zipped], ids=["folder", "zip"])
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_captions_are_in_the_metadata(tmp_path: Path, form: str, pack: Callable[[Path], Path]) -> None:
+    import csv
+
+    folder = unlabelled(tmp_path / "photos" / "train")
+    rows = [{"file_name": f"{i}.png", "text": caption} for i, caption in enumerate(CAPTIONS) if i != 3]
+    with open(folder / f"metadata.{form}", "w", encoding="utf-8", newline="") as file:
+        if form == "csv":
+            writer = csv.DictWriter(file, ["file_name", "text"])
+            writer.writeheader()
+            writer.writerows(rows)
+        else:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    for wanted in ("auto", "text"):
+        found = texts(pack(tmp_path / "photos"), Columns(None, None, False, wanted))
+        assert found == {f"{i}.png": None if i == 3 else caption for i, caption in enumerate(CAPTIONS)}
+    refused(
+        folder, r"no column 'caption': set data.source.caption to one of text", Columns(None, None, False, "caption")
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("file_name,text,author\n0.png,a,b\n", "metadata.csv has several columns: .* one of author, text"),
+        ("name,text\n0.png,a\n", "metadata.csv has no column file_name, only name, text"),
+        ("file_name\n0.png\n", "metadata.csv has no column of captions"),
+        ("", "no column file_name, only nothing"),
+        ("\xff", "cannot read .*metadata.csv"),
+    ],
+)
+def test_metadata_that_cannot_be_read(tmp_path: Path, content: str, message: str) -> None:
+    (unlabelled(tmp_path) / "metadata.csv").write_bytes(content.encode("latin-1"))
+    refused(tmp_path, message, CAPTIONED)
+
+
+def test_images_without_any_captions(tmp_path: Path) -> None:
+    refused(unlabelled(tmp_path), r"has no captions: NAME.txt beside each image.*data.source.caption=null", CAPTIONED)
+
+
+def test_captions_of_arrays(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x_train=X, caption_train=CAPTIONS, title_train=CAPTIONS[::-1])
+    assert list(texts(tmp_path / "a.npz").values()) == CAPTIONS
+    assert list(texts(tmp_path / "a.npz", Columns(None, None, False, "title")).values()) == CAPTIONS[::-1]
+    np.savez(tmp_path / "a.npz", x_train=X, caption_train=CAPTIONS[:9])
+    refused(tmp_path / "a.npz", "no 10 strings caption_train", CAPTIONED)
+
+
 # ---------------------------------------------------------------------- bad input
 
 
@@ -263,6 +359,29 @@ def test_nothing_to_read(tmp_path: Path) -> None:
     refused(tmp_path / "notes.txt", r"a folder or .zip of images, .parquet, .arrow or .npz is needed")
     (tmp_path / "0.png").write_bytes(png(X[0]))
     refused(tmp_path, "no folder of each class and no dataset.json")
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"labels": 3}'])
+def test_labels_that_cannot_be_read(tmp_path: Path, text: str) -> None:
+    (unlabelled(tmp_path) / "dataset.json").write_text(text)
+    refused(tmp_path, r"dataset.json is not \{\"labels\": \[\[name, class\], ...\]\}")
+
+
+def test_arrays_are_read_a_row_at_a_time(tmp_path: Path) -> None:
+    """However they are compressed, and the damage is told with what was read before it."""
+    many = np.random.default_rng(1).integers(0, 256, (200, 6, 5, 3), dtype=np.uint8)
+    np.savez_compressed(tmp_path / "a.npz", x_train=many, y_train=np.arange(200))
+    part = from_path(tmp_path / "a.npz", LABELLED)["train"]
+    found = list(part.rows(lambda i: i in (0, 7, 199)))
+    assert [(int(row.label), decoded(row.image)) for row in found] == [(i, decoded(many[i])) for i in (0, 7, 199)]
+    data = bytearray((tmp_path / "a.npz").read_bytes())
+    data[9000:9010] = bytes(10)
+    (tmp_path / "a.npz").write_bytes(data)
+    refused(tmp_path / "a.npz", r"a.npz x_train cannot be read after row \d+: ")
+    np.savez(tmp_path / "a.npz", x_train=np.asfortranarray(many), y_train=np.arange(200))
+    refused(tmp_path / "a.npz", "uint8 in Fortran order cannot be read")
+    np.savez(tmp_path / "a.npz", x_train=np.array([many[0], None], object))
+    refused(tmp_path / "a.npz", "no .npz: object")
 
 
 def test_arrays_that_are_no_images(tmp_path: Path) -> None:

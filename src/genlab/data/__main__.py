@@ -1,14 +1,18 @@
 """usage: genlab data list | info NAME [key=value ...] | prepare NAME [key=value ...]
 
 The data sets that `data=NAME` takes. prepare reads, converts and decodes one into $GENLAB_CACHE/data, which training does
-by itself at first use; those inside genlab are ready already. info counts it, verifies every byte and draws some of it.
-An offline cluster: prepare where there is network, and copy the folder that prepare names to the same place in its cache.
+by itself at first use; those inside genlab are ready already. Interrupted, it goes on from where it was. info counts it,
+verifies every byte and draws some of it. An offline cluster: prepare where there is network, and copy the folder that prepare
+names to the same place in its cache. Your own images: folder or parquet, and where they lie.
 
   genlab data prepare cifar10
   genlab data prepare folder data.source.path=photos.zip data.shape=[3,64,64]
+  genlab data info folder data.source.path=photos.zip data.shape=[3,64,64]
 """
 
 import os
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,7 @@ from genlab.errors import GenlabError
 from genlab.options import verb
 
 SPLITS = ("train", "test")
-DRAWN = 64  # images of the grid
+DRAWN, CAPTIONS = 64, 3  # images of the grid, and captions beside it
 
 
 def names() -> list[str]:
@@ -30,10 +34,12 @@ def names() -> list[str]:
 def composed(name: str, overrides: list[str]) -> DictConfig:
     """The data part of the configuration; raises GenlabError, with the nearest name, where there is none."""
     if name not in names():
+        if Path(name).exists():
+            raise GenlabError(f"{name} is a path: set data.source.path={name} after the name folder, or parquet")
         raise GenlabError(f"no data {name!r}{near(name, names())}; there is {', '.join(names())}")
     foreign = [o for o in overrides if not o.startswith("data.") or "=" not in o]
     if foreign:
-        raise GenlabError(f"cannot read {foreign[0]!r}: data.KEY=VALUE is needed")
+        raise GenlabError(f"cannot read {foreign[0]!r}: data.KEY=VALUE is needed, as in data.source.path=FILE")
     return preflight("train", [f"data={name}", "network=noisy_mlp", "outputs=.", *overrides], check=False).data
 
 
@@ -45,15 +51,22 @@ def info(name: str, overrides: list[str]) -> str:
     source = build(config.source)
     levels = f", {config.levels} levels" if config.levels else ""
     facts = f"shape {list(config.shape)}{levels}, {config.classes or 0} classes"
-    citation = (conf_dir() / "data" / f"{name}.yaml").read_text().splitlines()[0].lstrip("# ")
-    lines = [citation] + ([f"license: {config.license}"] if config.license else [])
+    lines = [_citation(name)] + ([f"license: {config.license}"] if config.license else [])
     if "cache" in config.source:
         prepared = {split: source.verified(split) for split in SPLITS}
         if None in prepared.values():
-            return "\n".join([f"{config.name}: {facts}; not prepared: genlab data prepare {name}", *lines])
+            command = shlex.join(["genlab", "data", "prepare", name, *overrides])
+            return "\n".join([f"{config.name}: {facts}; not prepared: {command}", *lines])
         lines += _origin(source.folder, prepared)
     counts = ", ".join(f"{len(source.split(split).x)} {split}" for split in SPLITS)
-    return "\n".join([f"{config.name}: {counts}; {facts}", *lines, *_contents(source), f"samples: {_drawn(source)}"])
+    captioned = bool(config.source.get("caption"))
+    return "\n".join(
+        [f"{config.name}: {counts}; {facts}", *lines, *_contents(source, captioned), f"samples: {_drawn(source)}"]
+    )
+
+
+def _citation(name: str) -> str:
+    return (conf_dir() / "data" / f"{name}.yaml").read_text().splitlines()[0].lstrip("# ")
 
 
 def _origin(folder: Path, manifests: dict[str, Any]) -> list[str]:
@@ -67,13 +80,21 @@ def _origin(folder: Path, manifests: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _contents(source: Any) -> list[str]:
-    """How many rows each class has."""
-    y = source.split("train").y
-    if y is None:
-        return []
-    counts = y.bincount().tolist()
-    return [f"classes of train: {min(counts)} to {max(counts)} rows each, {sum(c > 0 for c in counts)} with any"]
+def _contents(source: Any, captioned: bool) -> list[str]:
+    """How many rows each class has, and what captions are like."""
+    y, lines = source.split("train").y, list[str]()
+    if y is not None and y.ndim == 1 and not y.is_floating_point():
+        counts = y.bincount().tolist()
+        lines.append(
+            f"classes of train: {min(counts)} to {max(counts)} rows each, {sum(c > 0 for c in counts)} with any"
+        )
+    x = source.split("train").x
+    if x.is_floating_point() and x.ndim == 4:
+        some = x[:1024].float()
+        lines.append(f"latents: mean {some.mean():.3f}, standard deviation {some.std():.3f} of the first {len(some)}")
+    if captioned:
+        lines += [f"caption: {caption}" for caption in source.captions("train")[:CAPTIONS]]
+    return lines
 
 
 def _drawn(source: Any) -> Path:
@@ -99,14 +120,16 @@ def prepare(name: str, overrides: list[str]) -> str:
     source = build(config.source)
     if "cache" not in config.source:
         return f"genlab: {name} is inside genlab, nothing to prepare"
-    counts = [f"{source.prepare(split, thorough=True)['shape'][0]} {split}" for split in SPLITS]
-    return f"genlab: {name} is prepared: {', '.join(counts)} in {source.folder}"
+    files = {split: source.prepare(split, thorough=True)["files"][f"{split}.x"] for split in SPLITS}
+    counts = ", ".join(f"{file['shape'][0]} {split}" for split, file in files.items())
+    return f"genlab: {name} is prepared: {counts} in {source.folder}"
 
 
 def _act(arguments: list[str]) -> None:
     match arguments:
         case ["list"]:
-            print("\n".join(names()))
+            width = max(map(len, names())) + 2
+            print("\n".join(f"{name:{width}}{_citation(name)}" for name in names()))
         case ["info", name, *overrides]:
             print(info(name, overrides))
         case ["prepare", name, *overrides]:
@@ -116,7 +139,11 @@ def _act(arguments: list[str]) -> None:
 
 
 def main() -> None:
-    verb(__doc__ or "", _act)
+    try:
+        verb(__doc__ or "", _act)
+    except KeyboardInterrupt:
+        print("genlab: interrupted: the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

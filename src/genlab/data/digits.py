@@ -10,7 +10,7 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from genlab.data.source import Batch
+from genlab.data.source import Batch, digest
 from genlab.errors import GenlabError
 
 
@@ -30,3 +30,6 @@ class Digits:
             raise GenlabError(f"digits has no split {name!r}: use train or test")
         index = np.sort(splits[name])
         return Batch(torch.from_numpy(images[index]), torch.from_numpy(labels[index]))
+
+    def sha256(self, split: str) -> str:
+        return digest(self.split(split))

@@ -5,7 +5,7 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -17,13 +17,15 @@ import PIL
 from rich.console import Console
 from rich.progress import Progress
 
-from genlab.data.cache import Blocks, Manifest, intact, load, prepared
+from genlab.data.cache import intact, load, mapped, prepared
 from genlab.data.pixels import Unfit, pixels, resampling
 from genlab.data.rows import SPLITS, Columns, Keep, Part, Row, base, chosen, sliced
 from genlab.data.source import Batch
+from genlab.data.texts import Captions, packed
+from genlab.data.writing import Block, Blocks, Manifest
 from genlab.errors import GenlabError
 
-FORMAT = 1  # of what lies in the cache: counted up when the same configuration comes to mean other bytes
+FORMAT = 2  # of what lies in the cache: counted up when the same configuration comes to mean other bytes
 BLOCK = 128  # images decoded at a time: of the largest JPEGs, a hundred megabytes
 
 
@@ -43,6 +45,7 @@ class Images:
         path: str | None = None,
         image: str | None = None,
         label: str | None = None,
+        caption: str | None = None,
         splits: dict[str, str] | None = None,
         crop: int | None = None,
         resample: str | None = None,
@@ -50,17 +53,21 @@ class Images:
     ):
         if hub is None and path is None:
             raise GenlabError(f"{name} lies nowhere yet: set data.source.path to its folder, .zip, .parquet or .npz")
+        if len(shape) != 3 or shape[0] not in (1, 3) or min(shape) < 1:
+            raise GenlabError(
+                f"data.shape={list(shape)}: 1 or 3 channels, height and width are needed, as in [3,64,64]"
+            )
         if on_bad not in ("error", "skip"):
             raise GenlabError(f"data.source.on_bad={on_bad}: there is error and skip")
         self.called, self.shape, self.classes = name, tuple(shape), classes or 0
         self.hub, self.config, self.revision = hub, config, revision
         self.path = None if path is None else Path(path).expanduser().absolute()
-        self.columns = Columns(image, label, self.classes > 0)
+        self.columns = Columns(image, label, self.classes > 0, caption)
         self.splits = splits or {"train": "train", "test": "test"}
         self.crop, self.resample, self.skips = crop, resample, on_bad == "skip"
         resampling(resample)
-        origin = [hub, config, revision] if self.path is None else _identity(self.path)
-        transform = [self.shape, classes, crop, resample, on_bad, image, label, FORMAT]
+        origin = [hub, config, revision] if self.path is None else identity(self.path)
+        transform = [self.shape, classes, crop, resample, on_bad, image, label, caption, FORMAT]
         key = hashlib.sha256(json.dumps([origin, transform, self.splits]).encode()).hexdigest()[:10]
         self.folder = Path(cache).expanduser() / "data" / f"{name}-{key}"
         self._loaded: dict[str, Batch] = {}
@@ -73,20 +80,32 @@ class Images:
         return f"{self.called}-{self.prepare('train')['files']['train.x']['sha256'][:8]}"
 
     def split(self, name: str) -> Batch:
-        """The whole split "train" or "test", over the memory map if it is large; raises GenlabError for any other name."""
-        if name not in SPLITS:
-            raise GenlabError(f"{self.called} has the splits train and test, and no {name!r}")
+        """The whole split "train" or "test" over the memory map; raises GenlabError for any other name."""
         if name not in self._loaded:
             self._loaded[name] = load(self.folder, name, self.prepare(name))
         return self._loaded[name]
 
+    def captions(self, split: str) -> Captions:
+        """The captions of a split's rows; raises GenlabError if data.source.caption names none."""
+        if self.columns.caption is None:
+            raise GenlabError(f"{self.called} has no captions: set data.source.caption to a column of text, or to auto")
+        manifest = self.prepare(split)
+        return Captions(*(mapped(self.folder, f"{split}.{name}", manifest) for name in ("text", "lengths")))
+
     def prepare(self, split: str, thorough: bool = False) -> Manifest:
         """The manifest of a split that lies in the cache intact, put there if it does not; `thorough` reads all of it."""
+        if split not in SPLITS:
+            raise GenlabError(f"{self.called} has the splits train and test, and no {split!r}")
         return prepared(self.folder, split, partial(self._make, split), thorough)
 
     def verified(self, split: str) -> Manifest | None:
         """The manifest of a split, all of whose bytes are as they were written; None if it is not prepared."""
         return intact(self.folder, split, thorough=True)
+
+    def sha256(self, split: str) -> str:
+        """The hash of the hashes of a split's files, as the manifest has them."""
+        files = self.prepare(split)["files"]
+        return hashlib.sha256(json.dumps({name: files[name]["sha256"] for name in sorted(files)}).encode()).hexdigest()
 
     def _make(self, split: str) -> tuple[Manifest, Blocks]:
         wanted = self.splits[split]
@@ -101,50 +120,53 @@ class Images:
             source, meant = str(self.hub), wanted
             part = from_hub(source, self.config, self.revision, base(wanted), self.columns)
             keep = sliced(part.count, wanted)
-        skipped: list[str] = []
         manifest = {
             "source": source,
             "revision": part.revision,
             "split": meant,
             "transform": {"shape": self.shape, "crop": self.crop, "resample": self.resample},
             "classes": part.names,
-            "skipped": skipped,
             "pillow": PIL.__version__,
         }
-        return manifest, self._blocks(part, keep, f"{self.folder.name} {split}", skipped)
+        return manifest, partial(self._blocks, part, keep, f"{self.folder.name} {split}")
 
-    def _blocks(self, part: Part, keep: Keep, what: str, skipped: list[str]) -> Blocks:
-        rows = part.rows(keep)
+    def _blocks(self, part: Part, keep: Keep, what: str, done: int) -> Iterator[Block]:
+        rows = islice(part.rows(keep), done, None)
         bar = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty())
-        task = bar.add_task(what, total=sum(map(keep, range(part.count))))
-        with (
-            bar,
-            ThreadPoolExecutor(os.cpu_count()) as pool,
-        ):  # Pillow decodes and resizes outside of the interpreter's lock
+        task = bar.add_task(what, total=sum(map(keep, range(part.count))), completed=done)
+        # Pillow decodes and resizes outside of the interpreter's lock
+        with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
             while block := list(islice(rows, BLOCK)):
                 made = list(pool.map(self._converted, block))
-                for row, result in zip(block, made, strict=True):
-                    if isinstance(result, str):
-                        self._bad(f"{row.where}: {result}", skipped)
-                good = [result for result in made if not isinstance(result, str)]
+                bad = [f"{row.where}: {told}" for row, told in zip(block, made, strict=True) if isinstance(told, str)]
+                if bad and not self.skips:
+                    raise GenlabError(f"{bad[0]} (data.source.on_bad=skip leaves such rows out)")
+                yield Block(len(block), self._arrays([result for result in made if not isinstance(result, str)]), bad)
                 bar.advance(task, len(block))
-                if good:
-                    images, labels = zip(*good, strict=True)
-                    yield np.stack(images), np.array(labels, np.int64) if self.classes else None
-        if skipped:
-            print(f"genlab: {what}: {len(skipped)} of {part.count} skipped, the first {skipped[0]}", file=sys.stderr)
 
-    def _bad(self, line: str, skipped: list[str]) -> None:
-        if not self.skips:
-            raise GenlabError(f"{line} (data.source.on_bad=skip leaves such rows out)")
-        skipped.append(line)
+    def _arrays(self, good: list[tuple[np.ndarray, int, str]]) -> dict[str, np.ndarray]:
+        if not good:
+            return {}
+        images, labels, captions = zip(*good, strict=True)
+        y = {"y": np.array(labels, np.int64)} if self.classes else {}
+        return {"x": np.stack(images), **y, **(packed(captions) if self.columns.caption else {})}
 
-    def _converted(self, row: Row) -> tuple[np.ndarray, int] | str:
-        """The image (C, H, W) and label of a row, or what is wrong with it."""
+    def _converted(self, row: Row) -> tuple[np.ndarray, int, str] | str:
+        """The image (C, H, W), label and caption of a row, or what is wrong with it."""
         try:
-            return pixels(row.image, self.shape, self.crop, self.resample), self._label(row.label)
+            image = pixels(row.image, self.shape, self.crop, self.resample)
+            return image, self._label(row.label), self._caption(row.caption)
         except Unfit as error:
             return str(error)
+
+    def _caption(self, caption: Any) -> str:
+        if not self.columns.caption:
+            return ""
+        if caption is None or caption == "":
+            raise Unfit("it has no caption")
+        if not isinstance(caption, str):
+            raise Unfit(f"its caption {caption!r:.60} is no text")
+        return caption
 
     def _label(self, y: Any) -> int:
         if not self.classes:
@@ -156,20 +178,25 @@ class Images:
         return int(y)
 
 
-def _identity(path: Path) -> list[Any]:
+def identity(path: Path) -> list[Any]:
     """What changes when the data at a path do: size and time of a file; of a folder, the times of the folders in it, two
-    deep, which change as files come and go."""
+    deep, which change as files come and go, and of the tables in these."""
     try:
         state = path.stat()
         if stat.S_ISREG(state.st_mode):
             return [str(path), state.st_size, state.st_mtime_ns]
         folders = [path, *_inside(path)]
         folders += [inner for folder in folders[1:] for inner in _inside(folder)]
-        return [str(path), *([str(folder), folder.stat().st_mtime_ns] for folder in folders)]
+        files = [file for folder in folders for file in _inside(folder, tables=True)]
+        return [str(path), *([str(inner), inner.stat().st_mtime_ns] for inner in folders + files)]
     except OSError as error:
         raise GenlabError(f"cannot read data.source.path={path} ({error.strerror})") from None
 
 
-def _inside(folder: Path) -> list[Path]:
+def _inside(folder: Path, tables: bool = False) -> list[Path]:
     with os.scandir(folder) as entries:
-        return sorted(Path(entry) for entry in entries if entry.is_dir())
+        return sorted(
+            Path(entry)
+            for entry in entries
+            if (entry.name.endswith((".parquet", ".arrow")) if tables else entry.is_dir())
+        )

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
 from genlab.config import line_of
+from genlab.data.arrays import arrays
 from genlab.data.rows import TEST, TRAIN, Columns, Keep, Part, Row
 from genlab.data.tables import TABLES, saved, tables
+from genlab.data.texts import beside
 from genlab.errors import GenlabError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
@@ -30,27 +30,25 @@ def from_path(path: Path, columns: Columns) -> dict[str, Part]:
             files = sorted(path.rglob(f"*{suffix}"))
             if files:
                 return tables(path, files, reader, columns)
-        return _folder(path, columns.labelled)
+        return _folder(path, columns)
     if path.suffix in TABLES:
         return {"train": TABLES[path.suffix]([path], columns)}
     if path.suffix == ".npz":
-        return _arrays(path, columns.labelled)
+        return arrays(path, columns)
     if path.suffix == ".zip":
-        return _zip(path, columns.labelled)
+        return _zip(path, columns)
     raise GenlabError(f"cannot read {path}: a folder or .zip of images, .parquet, .arrow or .npz is needed")
 
 
-def _folder(path: Path, labelled: bool) -> dict[str, Part]:
+def _folder(path: Path, columns: Columns) -> dict[str, Part]:
     names = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
-    note = (path / "dataset.json").read_text() if labelled and (path / "dataset.json").is_file() else None
-    return _tree(str(path), names, path.joinpath, note, labelled)
+    return _tree(str(path), names, path.joinpath, lambda name: (path / name).read_text("utf-8"), columns)
 
 
-def _zip(path: Path, labelled: bool) -> dict[str, Part]:
+def _zip(path: Path, columns: Columns) -> dict[str, Part]:
     try:
         archive = zipfile.ZipFile(path)
         names = archive.namelist()
-        note = archive.read("dataset.json").decode() if labelled and "dataset.json" in names else None
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise GenlabError(f"{path} is truncated or no zip: {line_of(error)}") from None
 
@@ -60,12 +58,17 @@ def _zip(path: Path, labelled: bool) -> dict[str, Part]:
         except (OSError, ValueError, zipfile.BadZipFile):
             return None  # one row that cannot be decoded
 
-    return _tree(str(path), names, read, note, labelled)
+    return _tree(str(path), names, read, lambda name: archive.read(name).decode(), columns)
 
 
 def _tree(
-    where: str, names: Sequence[str], read: Callable[[str], bytes | Path | None], note: str | None, labelled: bool
+    where: str,
+    names: Sequence[str],
+    read: Callable[[str], bytes | Path | None],
+    text: Callable[[str], str],  # what stands in a text file
+    columns: Columns,
 ) -> dict[str, Part]:
+    labelled = columns.labelled
     files = [PurePosixPath(name) for name in sorted(names)]
     files = [f for f in files if f.suffix.lower() in SUFFIXES and not any(p.startswith((".", "__")) for p in f.parts)]
     if not files:
@@ -87,42 +90,27 @@ def _tree(
         split = file.parts[root].lower() if divided else "train"
         splits.setdefault(split, []).append((str(file), inner[0] if inner else ""))
     classes = sorted({c for rows in splits.values() for _, c in rows if c})
-    given = dict(json.loads(note).get("labels") or []) if note else None
+    given = _given(where, text) if labelled and "dataset.json" in names else None
     if labelled and not given and not classes:
         raise GenlabError(f"{where} has no folder of each class and no dataset.json: sort it so, or set data.classes=0")
+
+    captions = (
+        beside(where, names, list(map(str, files)), text, columns.caption) if columns.caption else dict[str, str]()
+    )
 
     def rows(images: list[tuple[str, str]], keep: Keep) -> Iterator[Row]:
         for i, (name, folder) in enumerate(images):
             if keep(i):
                 label = given.get(name) if given else classes.index(folder) if folder else None
-                yield Row(f"{where} {name}", read(name), label if labelled else None)
+                yield Row(f"{where} {name}", read(name), label if labelled else None, captions.get(name))
 
     names_of = classes if labelled and not given else None
     return {split: Part(len(images), partial(rows, images), names_of) for split, images in splits.items()}
 
 
-def _arrays(path: Path, labelled: bool) -> dict[str, Part]:
-    """x_<split> (N, C, H, W), (N, H, W, C) or (N, H, W) uint8 and y_<split> (N,) of an .npz; x and y alone are train."""
+def _given(where: str, text: Callable[[str], str]) -> dict[str, int] | None:
+    """The labels that dataset.json has, by the names of images."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise GenlabError(f"{path} is truncated or no .npz: {line_of(error)}") from None
-    splits = {name.partition("_")[2] or "train": name for name in arrays if name.partition("_")[0] == "x"}
-    if not splits:
-        raise GenlabError(f"{path} has no x_train and x_test (nor x), only {', '.join(arrays)}")
-    parts: dict[str, Part] = {}
-    for split, name in splits.items():
-        x, y = arrays[name], arrays.get(f"y{name[1:]}")
-        if x.dtype != np.uint8 or x.ndim not in (3, 4):
-            raise GenlabError(f"{path} {name} is {x.dtype} {x.shape}: uint8 (N, C, H, W) or (N, H, W, C) is needed")
-        if labelled and (y is None or len(y) != len(x)):
-            raise GenlabError(f"{path} has no {len(x)} labels y{name[1:]} beside {name}, or set data.classes=0")
-
-        def rows(where: str, x: np.ndarray, y: np.ndarray | None, keep: Keep) -> Iterator[Row]:
-            for i in range(len(x)):
-                if keep(i):
-                    yield Row(f"{where} row {i}", x[i], None if y is None else y[i])
-
-        parts[split] = Part(len(x), partial(rows, f"{path} {name}", x, y if labelled else None))
-    return parts
+        return dict(json.loads(text("dataset.json")).get("labels") or [])
+    except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise GenlabError(f'{where} dataset.json is not {{"labels": [[name, class], ...]}}: {line_of(error)}') from None

@@ -85,3 +85,9 @@ def resampling(resample: str | None) -> Any:
     if resample is not None and resample not in names:
         raise GenlabError(f"data.source.resample={resample}: there is {', '.join(sorted(names))}")
     return None if resample is None else names[resample]
+
+
+def shape_of(image: Any) -> tuple[int, int, int]:
+    """(C, H, W) of a stored image, one channel if it is grey and three if not; raises Unfit for what cannot be decoded."""
+    picture = _opened(image)
+    return 1 if picture.mode in ("1", "L") or picture.mode.startswith("I") else 3, picture.height, picture.width

@@ -9,7 +9,7 @@ import torch
 from scipy.special import roots_legendre
 from torch import Generator, Tensor
 
-from genlab.data.source import Batch
+from genlab.data.source import Batch, digest
 from genlab.errors import GenlabError
 
 ROWS = 4096  # points scored at a time
@@ -238,3 +238,6 @@ class Planar:
             raise GenlabError(f"{self.name} has the splits train and test, and no {name!r}")
         n, seed = self.draws[name]
         return self.density.sample(n, Generator().manual_seed(seed))
+
+    def sha256(self, split: str) -> str:
+        return digest(self.split(split))

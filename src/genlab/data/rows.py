@@ -20,6 +20,7 @@ class Row(NamedTuple):
     where: str
     image: bytes | Path | np.ndarray | None
     label: Any
+    caption: Any = None
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table are meant; found by type where null. `labelled`: whether a label is looked for at all."""
+    """Which columns of a table are meant; found by type where null. `labelled`: whether a label is looked for at all;
+    `caption`: the column of text, or "auto", or none."""
 
     image: str | None
     label: str | None
     labelled: bool
+    caption: str | None = None
 
 
 SPLITS = {"train": TRAIN, "test": TEST}

@@ -1,15 +1,16 @@
 """What every data source yields, and what a source is."""
 
+import hashlib
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """Data and condition: a mini-batch, or a whole split held in memory."""
+    """Data and condition: a mini-batch, or a whole split, in memory or over a memory map."""
 
-    x: Tensor  # (B, C, H, W) uint8, or (B, D) float32 for densities in the plane
-    y: Tensor | None  # (B,) int64 labels, or None
+    x: Tensor  # (B, C, H, W) uint8, float16 of latents, or (B, D) float32 for densities in the plane
+    y: Tensor | None  # (B,) int64 labels, (B, F) float32 factors, (B, T) int64 tokens, or None
 
 
 class Source(Protocol):
@@ -20,3 +21,17 @@ class Source(Protocol):
     def split(self, name: str) -> Batch:
         """The whole split "train" or "test"; raises GenlabError for any other name."""
         ...
+
+    def sha256(self, split: str) -> str:
+        """The hash of what a split holds; raises GenlabError for any other name."""
+        ...
+
+
+def digest(batch: Batch) -> str:
+    """The sha256 of data and condition: types, shapes and every byte."""
+    known = hashlib.sha256()
+    for part in batch:
+        known.update(b"none" if part is None else f"{part.dtype} {tuple(part.shape)}".encode())
+        if part is not None:
+            known.update(part.contiguous().numpy().data.cast("B"))
+    return known.hexdigest()

@@ -1,6 +1,7 @@
 """Tables with a column of images: the hub, what `datasets` saved, Arrow and parquet files."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from genlab.data.rows import TEST, TRAIN, Columns, Keep, Part, Row
 from genlab.errors import GenlabError
 
 # datasets and pyarrow take a second to import, so that each reader imports them itself
+AT_ONCE, PAGES = 64, 2**20  # rows and bytes of a table read at a time
 
 
 def from_hub(hub: str, config: str | None, revision: str | None, split: str, columns: Columns) -> Part:
@@ -41,9 +43,9 @@ def from_hub(hub: str, config: str | None, revision: str | None, split: str, col
 
 
 def _dataset(data: Any, where: str, columns: Columns) -> Part:
-    def batches() -> Iterator[tuple[str, int, Any]]:
+    def batches(names: list[str]) -> Iterator[tuple[str, int, Any]]:
         first = 0
-        for table in data.with_format("arrow").iter(64):
+        for table in data.select_columns(names).with_format("arrow").iter(AT_ONCE):
             yield where, first, table
             first += len(table)
 
@@ -83,29 +85,36 @@ def _arrow(files: list[Path], columns: Columns) -> Part:
 
 
 def _parquet(files: list[Path], columns: Columns) -> Part:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
     from datasets import Features
 
-    def opened(file: Path) -> Any:
+    features = Features.from_arrow_schema(parquet(files[0]).schema_arrow)
+    count = sum(parquet(file).metadata.num_rows for file in files)
+    return _table(features, count, partial(batches_of, files), columns, str(files[0]), files[0].parent)
+
+
+def parquet(file: Path) -> Any:
+    """A parquet file, none of whose rows is read yet; raises GenlabError for what is none."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(file, buffer_size=PAGES, pre_buffer=False)  # a row group may be as large as the file
+    except (pa.ArrowException, OSError) as error:
+        raise GenlabError(f"{file} is truncated or no parquet file: {line_of(error)}") from None
+
+
+def batches_of(files: list[Path], names: list[str]) -> Iterator[tuple[str, int, Any]]:
+    """Some columns of parquet files a few rows at a time: (file, number of the first row in it, Arrow table)."""
+    import pyarrow as pa
+
+    for file in files:
+        first = 0
         try:
-            return pq.ParquetFile(file)
+            for batch in parquet(file).iter_batches(AT_ONCE, columns=names):
+                yield str(file), first, batch
+                first += len(batch)
         except (pa.ArrowException, OSError) as error:
-            raise GenlabError(f"{file} is truncated or no parquet file: {line_of(error)}") from None
-
-    def batches() -> Iterator[tuple[str, int, Any]]:
-        for file in files:
-            first = 0
-            try:
-                for batch in opened(file).iter_batches(64):
-                    yield str(file), first, batch
-                    first += len(batch)
-            except (pa.ArrowException, OSError) as error:
-                raise GenlabError(f"{file} cannot be read after row {first}: {line_of(error)}") from None
-
-    features = Features.from_arrow_schema(opened(files[0]).schema_arrow)
-    count = sum(opened(file).metadata.num_rows for file in files)
-    return _table(features, count, batches, columns, str(files[0]), files[0].parent)
+            raise GenlabError(f"{file} cannot be read after row {first}: {line_of(error)}") from None
 
 
 TABLES = {".parquet": _parquet, ".arrow": _arrow}
@@ -114,7 +123,7 @@ TABLES = {".parquet": _parquet, ".arrow": _arrow}
 def _table(
     features: Any,
     count: int,
-    batches: Callable[[], Iterator[tuple[str, int, Any]]],  # (what to call it, number of its first row, Arrow table)
+    batches: Callable[[list[str]], Iterator[tuple[str, int, Any]]],  # of columns: (where, number of first row, table)
     columns: Columns,
     where: str,
     folder: Path,
@@ -129,19 +138,23 @@ def _table(
         integers = [c for c, k in kinds.items() if isinstance(k, Value) and "int" in k.dtype]
         classes = [c for c, k in kinds.items() if isinstance(k, ClassLabel)]
         label = _column("label", columns.label, classes or integers, kinds, where)
+    text = None
+    if columns.caption:
+        texts = [c for c, k in kinds.items() if isinstance(k, Value) and k.dtype in ("string", "large_string")]
+        text = _column("caption", None if columns.caption == "auto" else columns.caption, texts, kinds, where)
     kind = kinds[label] if label else None
 
     def rows(keep: Keep) -> Iterator[Row]:
         number = 0
-        for name, first, table in batches():
+        for name, first, table in batches([column for column in (image, label, text) if column]):
             chosen = [i for i in range(len(table)) if keep(number + i)]
             number += len(table)
             for i in chosen:
-                cell, y = table.column(image)[i].as_py(), table.column(label)[i].as_py() if label else None
+                cell, y, caption = (table.column(c)[i].as_py() if c else None for c in (image, label, text))
                 data = cell.get("bytes") if isinstance(cell, dict) else cell
                 if data is None and isinstance(cell, dict) and cell.get("path"):
                     data = folder / cell["path"]
-                yield Row(f"{name} row {first + i}", data, y)
+                yield Row(f"{name} row {first + i}", data, y, caption)
 
     return Part(count, rows, list(kind.names) if isinstance(kind, ClassLabel) else None)
 
@@ -156,6 +169,7 @@ def _column(role: str, named: str | None, found: list[str], kinds: dict[str, Any
         raise GenlabError(f"{where} has no column {named!r}: set data.source.{role} to one of {', '.join(kinds)}")
     if named is None and len(found) != 1:
         many = f"several {role} columns ({', '.join(found)})" if found else f"no {role} column"
-        without = ", or data.classes=0 to go without" if role == "label" else ""
+        without = {"label": ", or data.classes=0", "caption": ", or to null"}.get(role)
+        without = f"{without} to go without" if without else ""
         raise GenlabError(f"{where} has {many}: set data.source.{role} to one of {', '.join(kinds)}{without}")
     return named or found[0]
