@@ -14,7 +14,7 @@ test: setup
 test-slow: setup
 	$(BIN)/python -m pytest -n 2 -m slow
 
-test-reference: setup
+test-reference: setup .venv/fidelity/.ready .venv/dinov2/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-reference.lock
 	$(BIN)/python -m pytest -n 2 -m reference
 
@@ -29,6 +29,11 @@ setup: .venv/.ready
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+.venv/%/.ready: requirements-%.lock .venv/.ready
+	rm -rf $(@D)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(@D) -r $<
 	touch $@
 
 clean:

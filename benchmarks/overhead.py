@@ -43,7 +43,7 @@ def platform() -> float:
         session = Session(config, Run(Path(folder)), Report(Path(folder), "", IMAGES), leader=True)
         session.run.lock()
         session.build()
-        session.trainer().fit(session.module, session.data())
+        session.trainer().fit(session.module, session.data)
         seconds = session.clock.seconds
         session.close()
     return seconds

@@ -51,7 +51,7 @@ def platform(batch: int, steps: int) -> float:
         warm = Warm(steps // 3)
         trainer = session.trainer()
         trainer.callbacks.insert(0, warm)  # before the checkpoint of the last batch  # pyright: ignore
-        trainer.fit(session.module, session.data())
+        trainer.fit(session.module, session.data)
         session.close()
     return batch * (steps - steps // 3) / warm.seconds
 

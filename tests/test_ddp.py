@@ -1,13 +1,16 @@
 """Two processes on the CPU are one process with the same global batch."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from genlab.config import preflight
+from genlab.evaluate import Options, rescore
 from genlab.instantiation import build
 from genlab.run import Run
 
@@ -17,6 +20,7 @@ OVERRIDES = ["experiment=digits/ddpm", "trainer.batch=32", "sampler.steps=2", "e
 def test_two_ranks_equal_one_process_and_write_one_record(outputs: Path) -> None:
     probe = Path(__file__).parent / "ddp_probe.py"
     overrides = [*OVERRIDES, "trainer=ddp", "trainer.max_images=96", "trainer.batch=32", "trainer.accelerator=cpu"]
+    overrides += ["trainer.evaluate_every=48", "evaluation.batch=3", "evaluation.likelihood=false"]
     environment = {**os.environ, "PROBE": str(outputs), "GENLAB_OUTPUTS": str(outputs), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(probe), *overrides, f"outputs={outputs}"]
     done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=180)
@@ -42,5 +46,14 @@ def test_two_ranks_equal_one_process_and_write_one_record(outputs: Path) -> None
     (status,) = outputs.glob("digits/ddpm/*/status.json")
     run = Run(status.parent)
     assert run.status["state"] == "finished"
-    assert len((run.path / "history.jsonl").read_text().splitlines()) == 1
+    assert len((run.path / "history.jsonl").read_text().splitlines()) == 3
     assert len(list(run.path.glob("wandb/offline-run-*"))) == 1, "one W&B run for both ranks"
+
+    rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    shared = [row for row in rows if row["metric"] == "fd_digits"][-1]  # the best checkpoint may stand before the last
+    assert shared["protocol"]["n_fake"] == 8
+    assert shared["protocol"]["nfe"] == 2, "counted on both ranks, of the samples of both"
+    (alone,) = [row for row in rescore(run.path, ["frechet"], Options(), []) if row["metric"] == "fd_digits"]
+    assert alone["value"] == pytest.approx(shared["value"], rel=1e-5), "two ranks draw and score what one does"
+    curve = [json.loads(line) for line in (run.path / "history.jsonl").read_text().splitlines()]
+    assert sum("eval/fd_digits" in row for row in curve) == 2, "scored during training, by both ranks together"

@@ -69,8 +69,11 @@ def shrunk(config: DictConfig, pictures: dict[int, Path]) -> list[str]:
             small.append(f"{key}={value}")
     small += [f"evaluation.metrics.{name}.most=24" for name, m in config.evaluation.metrics.items() if "most" in m]
     if config.data.shape[-1] > 8:
-        small += [f"data.source.path={pictures[config.data.shape[-1]]}", "evaluation.features.images=64"]
-        small += ["trainer.precision=32-true", "evaluation.batch=24", "network.width=32"]
+        rendered = "path" not in config.data.source
+        few = ["train=64", "test=64"] if rendered else [f"path={pictures[config.data.shape[-1]]}"]
+        small += [f"data.source.{value}" for value in few]
+        small += ["evaluation.features.images=64", "trainer.precision=32-true", "evaluation.batch=24"]
+        small += ["network.width=32"] if "width" in config.network else []
         small += [f"network.{key}=1" for key in ("blocks", "depth") if key in config.network]
         small += ["likelihood.most=1"] if "likelihood.most=20" in small else []
     return small

@@ -1,7 +1,6 @@
 """A run directory: open, lock, record, load. The files are those of docs/architecture.md, section "A run"."""
 
 import fcntl
-import hashlib
 import json
 import math
 import os
@@ -18,7 +17,9 @@ import yaml
 
 from genlab import __version__
 from genlab.errors import GenlabError
+from genlab.files import sha256
 
+BEST = "best-"  # how the name of the checkpoint begins that is kept for its score
 SECRET = re.compile("key|token|secret|password", re.IGNORECASE)
 
 
@@ -155,41 +156,57 @@ class Run:
 
     def save_checkpoint(self, state: dict[str, Any], images_seen: int, keep: int) -> Path:
         """Write checkpoints/<images seen>.pt in place atomically with its sha256, and drop all but the last `keep`."""
+        return self._save(f"{images_seen:09d}.pt", state, keep)
+
+    def save_best(self, state: dict[str, Any], images_seen: int) -> Path:
+        """Write checkpoints/best-<images seen>.pt in the same way, and drop the one before."""
+        return self._save(f"{BEST}{images_seen:09d}.pt", state, 1)
+
+    def _named(self, best: bool) -> dict[str, str]:
+        """The manifest's checkpoints of one kind, the oldest first."""
+        return {n: digest for n, digest in sorted(self._manifest().items()) if n.startswith(BEST) == best}
+
+    def _save(self, name: str, state: dict[str, Any], keep: int) -> Path:
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        path = self.checkpoints / f"{images_seen:09d}.pt"
+        path = self.checkpoints / name
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         with open(temporary, "wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        manifest = {**self._manifest(), path.name: _sha256(temporary)}
+        best = name.startswith(BEST)
+        own = {**self._named(best), name: sha256(temporary)}
+        own = {n: own[n] for n in sorted(own)[-keep:]}
         os.replace(temporary, path)
-        names = sorted(manifest)[-keep:]
-        write_atomically(self.checkpoints / "manifest.json", json.dumps({n: manifest[n] for n in names}, indent=1))
+        manifest = {**self._named(not best), **own}
+        write_atomically(self.checkpoints / "manifest.json", json.dumps(manifest, indent=1))
         for old in self.checkpoints.glob("*.pt"):
-            if old.name not in names:
+            if old.name not in manifest:
                 old.unlink()
         return path
 
-    def load_checkpoint(self) -> dict[str, Any] | None:
-        """The newest checkpoint whose sha256 is right, older ones with a warning; None if there has been none.
+    def load_checkpoint(self, which: str = "last") -> dict[str, Any] | None:
+        """The newest checkpoint whose sha256 is right, older ones with a warning; None if there has been none; of "best",
+        that one alone.
 
         Raises GenlabError if every one is damaged.
         """
-        manifest = self._manifest()
-        for name in sorted(manifest, reverse=True):
+        manifest = self._named(which == "best")
+        names = sorted(manifest, reverse=True)
+        for name in names:
             path = self.checkpoints / name
-            if path.is_file() and _sha256(path) == manifest[name]:
+            if path.is_file() and sha256(path) == manifest[name]:
                 return torch.load(path, map_location="cpu", weights_only=True)
-            print(f"genlab: {path} is missing or damaged (sha256 differs): trying the one before", file=sys.stderr)
-        if manifest:
+            rest = ": trying the one before" if name != names[-1] else ""
+            print(f"genlab: {path} is missing or damaged (sha256 differs){rest}", file=sys.stderr)
+        if names:
             raise GenlabError(f"no checkpoint in {self.checkpoints} is intact: train again with force=true")
         return None
 
     @property
     def checkpoint_digest(self) -> str:
         """The sha256 of the newest checkpoint; raises GenlabError if there is none."""
-        manifest = self._manifest()
+        manifest = self._named(best=False)
         if not manifest:
             raise GenlabError(f"{self.path} has no checkpoint yet")
         return manifest[max(manifest)]
@@ -197,11 +214,6 @@ class Run:
     def _manifest(self) -> dict[str, str]:
         path = self.checkpoints / "manifest.json"
         return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _seen(line: str) -> float:

@@ -9,12 +9,14 @@ from omegaconf import MISSING
 @dataclass
 class DataConfig:
     name: str = MISSING
-    shape: list[int] = MISSING
+    shape: list[int] = MISSING  # of one row in the data's own format
     classes: int | None = MISSING  # 0 or null where there are no labels
-    levels: int | None = None
-    flip: bool = False
-    source: dict[str, Any] = MISSING
-    codec: dict[str, Any] = MISSING
+    levels: int | None = None  # of grey; null where rows are no images
+    flip: bool = False  # mirror half of the images in training, on the device
+    source: dict[str, Any] = (
+        MISSING  # what is read; it is served as trainer.serve says, which is not part of the run's hash
+    )
+    codec: dict[str, Any] = MISSING  # from there to what a model trains on
     density: dict[str, Any] | None = None
     prior: dict[str, Any] | None = None  # where transport to these data begins; null is N(0, 1)
     license: str | None = None
@@ -41,9 +43,12 @@ class TrainerConfig:
     precision: str = "32-true"
     tf32: bool | None = None  # on CUDA; null leaves it to torch, which has it on for convolutions alone
     threads: int | None = None  # CPU threads; null leaves it to torch
+    serve: str = "auto"  # where the training data lie: device, pinned (CUDA), memory, map; auto: the first they fit in
+    serve_share: float = 0.25  # of what is free there, that they may take
     log_every: int = MISSING  # cadences in images; 0 is never
     validate_every: int = 0
     sample_every: int = 0
+    evaluate_every: int = 0
     checkpoint_every: int = 0
     keep: int = 2
 
@@ -59,13 +64,28 @@ class LoggerConfig:
 
 
 @dataclass
+class ReferenceConfig:
+    split: str = "test"  # of the data
+    statistics: str | None = None  # an .npz that somebody else made, instead of what genlab computes
+    of: str | None = None  # in words, what they are of
+    n: int | None = None  # from how many samples they were made
+
+
+@dataclass
 class EvaluationConfig:
     n: int = MISSING  # generated samples; 0 is no evaluation after training
     batch: int = MISSING
     seed: int = 0
+    seeds: int = 1  # sets of n samples: the value is their mean, beside their spread
+    reference: ReferenceConfig = field(default_factory=ReferenceConfig)
+    floors: list[str] = field(default_factory=list)  # what the values are held against: train, train_full, noise
     features: dict[str, Any] = MISSING
     metrics: dict[str, Any] = MISSING
-    transport: dict[str, Any] | None = None  # a metric of the way from noise to samples
+    module_metrics: dict[str, Any] | None = None  # of the model itself, such as of its way from noise to samples
+    likelihood: bool = True  # bits/dim or nats of the test split, of models that have one
+    during: int | None = None  # samples of an evaluation during training (trainer.evaluate_every); null is n
+    monitor: str | None = None  # the metric by which the best checkpoint is kept; null is the first
+    cache: str = MISSING  # of reference statistics
 
 
 @dataclass

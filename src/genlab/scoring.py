@@ -1,6 +1,7 @@
 """From a recorded configuration and weights to the rows of metrics.jsonl."""
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,66 +10,113 @@ import torch
 from genlab.config import near
 from genlab.data.source import Source
 from genlab.errors import GenlabError
-from genlab.evaluation.evaluator import Drawn, Evaluator
+from genlab.evaluation.evaluator import Evaluator
 from genlab.evaluation.protocol import Protocol
+from genlab.evaluation.reference import References, imported
+from genlab.files import sha256
 from genlab.instantiation import build
 from genlab.module import GenerativeModule
 from genlab.run import Run
 
 
-def evaluate(
-    config: dict[str, Any],
-    module: GenerativeModule,
-    source: Source,
-    weights: str,
-    seconds: float,
-    between: Callable[[], None] = lambda: None,
-    trust: bool = False,
-) -> list[dict[str, Any]]:
-    """The rows for a module that carries `weights` (the name of an average, or "raw") and took `seconds` to train."""
-    options = config["evaluation"]
-    features, metrics = build(options["features"], trust), build(options["metrics"], trust)
-    density = config["data"]["density"] and build(config["data"]["density"], trust)
-    entropy = density.entropy if density else None
-    transport = build(options["transport"], trust) if options.get("transport") else None
-    evaluator = Evaluator(
-        source, features, metrics, options["n"], options["batch"], options["seed"], entropy, transport
-    )
+class Scoring:
+    """The evaluation of a recorded configuration, made once and used for any number of models or sample sets."""
 
-    def protocol(drawn: Drawn) -> Protocol:
+    def __init__(self, config: dict[str, Any], source: Source, device: torch.device, trust: bool = False):
+        options = config["evaluation"]
+        self.config, self.options, self.trust = config, options, trust
+        self.device = device if device.type == "cuda" else torch.device("cpu")  # elsewhere there is no float64
+        self.extractor = build(options["features"], trust).to(self.device)
+        self.references = References(source, self.extractor, options["cache"], options["batch"], self.device)
+        self.recipe, self.brought, self.words = {"metrics": options["metrics"]}, None, "data"
+        statistics = options["reference"]["statistics"]
+        if statistics is not None:
+            path, said = Path(statistics).expanduser(), options["reference"]["of"]
+            if said is None:
+                raise GenlabError(f"say what {path} is of, for nobody else knows: evaluation.reference.of=WORDS")
+            self.brought = imported(path, options["reference"]["n"]).to(self.device)
+            self.recipe["statistics"] = digest = sha256(path)
+            self.words = f"{said} ({path.name}, sha256 {digest[:12]})"
+        self.split = options["reference"]["split"]
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """Made when the first samples are scored, since it reads, or makes, the reference statistics."""
+        options = self.options
+        sets = (options["n"], options["batch"], options["seed"], options["seeds"], options["floors"])
+        metrics = build(options["metrics"], self.trust)
+        return Evaluator(self.references, self.split, metrics, self.recipe, *sets, self.brought)
+
+    def module(
+        self,
+        module: GenerativeModule,
+        weights: str,
+        seconds: float,
+        checkpoint: str = "last",
+        between: Callable[[], None] = lambda: None,
+    ) -> list[dict[str, Any]]:
+        """The rows for a module that carries `weights` (the name of an average, or "raw") and took `seconds` to train."""
+        config = self.config
+
+        def protocol(nfe: float) -> Protocol:
+            return self.protocol(
+                self.options["n"],
+                seeds=self.options["seeds"],
+                sampler=config["model"].get("sampler") or {},
+                guidance=config["model"].get("guidance") or {},
+                nfe=nfe,
+                weights=weights,
+                checkpoint={"images_seen": module.images_seen, "which": checkpoint},
+                device=str(module.device),
+            )
+
+        others = {} if not self.options["module_metrics"] else build(self.options["module_metrics"], self.trust)
+        density = config["data"]["density"] and build(config["data"]["density"], self.trust)
+        entropy = density.entropy if density else None
+        return self.evaluator(module, protocol, seconds, between, others, entropy, self.options["likelihood"])
+
+    def protocol(self, n: int, **own: Any) -> Protocol:
+        """The record of numbers about n samples; `own` are the fields that the model fills."""
+        fields: dict[str, Any] = {"seeds": 1, "sampler": {}, "guidance": {}, "nfe": 0.0, "weights": "none"}
+        fields |= {"checkpoint": {}, "device": str(self.device), **own}
+        identity = self.references.identity(self.split)
         return Protocol(
-            data=config["data"]["name"],
-            extractor=features.name,
-            extractor_sha256=features.fingerprint,
-            reference_split="test",
-            n_real=len(evaluator.test.x),
-            n_fake=options["n"],
-            resize="none",
-            quantisation="clamp, round to the nearest level, uint8" if config["data"]["levels"] else "none",
+            data=identity["data"],
+            data_sha256=identity["data_sha256"] if self.brought is None else "",
+            reference_split=self.split,
+            reference=self.words,
+            n_real=self.evaluator.real.n or None,
+            n_fake=n,
+            extractor=self.extractor.name,
+            extractor_sha256=self.extractor.fingerprint,
+            layer=self.extractor.layer,
+            resize=self.extractor.resize,
+            quantisation="clamp, round to the nearest level, uint8" if self.config["data"]["levels"] else "none",
             xflip=False,
-            sampler=config["model"].get("sampler") or {},
-            guidance=config["model"].get("guidance") or {},
-            nfe=drawn.nfe,
-            weights=weights,
             precision="32-true",
-            seed=options["seed"],
-            checkpoint={"images_seen": module.images_seen, "which": "last"},
-            device=str(module.device),
+            seed=self.options["seed"],
             threads=torch.get_num_threads(),
-            batch=options["batch"],
+            batch=self.options["batch"],
+            **fields,
         )
 
-    return evaluator(module, protocol, seconds, between)
+
+NO_BEST = "train with trainer.evaluate_every=IMAGES"
 
 
-def load(run: Run, config: dict[str, Any], weights: str, trust: bool) -> tuple[GenerativeModule, float]:
+def load(
+    run: Run, config: dict[str, Any], weights: str, trust: bool, checkpoint: str = "last"
+) -> tuple[GenerativeModule, float]:
     """The module of a run with `weights` (the name of an average, or "raw") on the best device, and its training seconds.
 
-    Raises GenlabError if the run has no checkpoint, one of another model, or no such weights.
+    `checkpoint` is "last" or "best". Raises GenlabError if the run has no such checkpoint, one of another model, or no
+    such weights.
     """
-    state = run.load_checkpoint()
+    state = run.load_checkpoint(checkpoint)
     if state is None:
-        raise GenlabError(f"{run.path} has no checkpoint yet")
+        raise GenlabError(
+            f"{run.path} has no {checkpoint} checkpoint" + (" yet" if checkpoint == "last" else ": " + NO_BEST)
+        )
     kept = {**state["averages"], "raw": {}}
     if weights not in kept:
         names = list(kept)

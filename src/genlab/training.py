@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import warnings
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from genlab.callbacks.budget import Budget, Clock
 from genlab.callbacks.checkpoint import Checkpoint
 from genlab.callbacks.ema import EMA
+from genlab.callbacks.evaluations import Evaluations
 from genlab.callbacks.guard import Guard, Preempted
 from genlab.callbacks.history import History
 from genlab.callbacks.progress import Report
@@ -24,12 +26,13 @@ from genlab.callbacks.samples import Samples, count, frames
 from genlab.callbacks.validation import Validation
 from genlab.data.datamodule import DataModule
 from genlab.errors import GenlabError
+from genlab.evaluation.banks import gathered, ranks
 from genlab.instantiation import build
 from genlab.module import GenerativeModule
 from genlab.noise import key
 from genlab.pictures import film, picture
 from genlab.run import Run, redact
-from genlab.scoring import adopt, evaluate
+from genlab.scoring import Scoring, adopt
 from genlab.tracking import Nothing, Tracker
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # what it says of devices and limits is not the user's
@@ -109,12 +112,16 @@ class Session:
         torch.manual_seed(key(self.config.seed, "initialization"))
         self.module = build(self.config.model)
         self.ema, self.source = EMA(self.module, options.batch), build(self.config.data.source)
+        budget = (self.config.seed, options.max_images, options.serve, options.serve_share)
+        self.data = DataModule(self.source, options.batch, *budget)
         state = self.run.load_checkpoint()
         if state is not None:
             adopt(self.module, state["state_dict"], str(self.run.path))
             self.ema.restore(state["averages"])
             self.module.images_seen, self.clock.seconds = state["images_seen"], state["seconds"]
         self.tracker = build(self.config.logger) if self.leader else Nothing()
+        if self.config.evaluation.n and self.module.judged_by is None:
+            self.scoring  # noqa: B018 - an extractor that cannot be had is heard of before training, and not after it
         self.guard, self.callbacks = self._callbacks(state)
         self.built = True
         if self.leader:
@@ -129,34 +136,50 @@ class Session:
         checkpoint = Checkpoint(run, self.ema, self.clock, options.batch, options.checkpoint_every, options.keep, state)
         guard = Guard(checkpoint)
         if not self.leader:
-            # the other ranks restore and stop with the first, and write nothing
-            return guard, [*own, Follower(checkpoint), guard]
+            # the other ranks restore, score and stop with the first, and write nothing
+            return guard, [*own, Follower(checkpoint), *self._evaluations(checkpoint, None, guard), guard]
         history = History(run, self.tracker, self.clock, options.batch, options.log_every, self.images_seen)
         pictures = options.sample_every if self.module.judged_by is None else 0
         samples = Samples(run, self.tracker, self.ema, self.clock, seed, options.batch, pictures)
         held_out = self.source.split("test")
         validation = Validation(held_out, history, self.ema, self.clock, seed, options.batch, options.validate_every)
         self.validation = validation
-        return guard, [*own, history, validation, samples, checkpoint, guard, self.report]
+        scores = self._evaluations(checkpoint, history, guard)
+        return guard, [*own, history, validation, samples, checkpoint, *scores, guard, self.report]
+
+    def _evaluations(self, checkpoint: Checkpoint, history: History | None, guard: Guard) -> list[L.Callback]:
+        every, evaluation = self.config.trainer.evaluate_every, self.config.evaluation
+        if not every or not evaluation.n or self.module.judged_by is not None:
+            return []
+        n = evaluation.during or evaluation.n
+        kept = (self.config.trainer.batch, self.ema, self.clock, checkpoint, history)
+        return [Evaluations(self.scoring, n, evaluation.monitor, every, *kept, lambda: bool(guard.signum))]
+
+    @cached_property
+    def scoring(self) -> Scoring:
+        return Scoring(self.plain, self.source, self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """That of this rank."""
+        cuda = self.config.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
 
     def train(self) -> float | None:
         """Fit, then draw and score with the averaged weights; what cannot draw has the last validation as its score."""
         if self.images_seen < self.config.trainer.max_images:
-            self.trainer().fit(self.module, self.data())
-        if not self.leader:
-            return None
+            self.trainer().fit(self.module, self.data)
+        self.module.to(self.device)  # Lightning leaves it on the CPU
+        objective = None
         if self.module.judged_by is not None:
-            objective = self.validation.last.get(f"val/{self.module.judged_by}")
+            objective = self.validation.last.get(f"val/{self.module.judged_by}") if self.leader else None
         else:
             with self.ema.applied():
-                self._draw()
+                if self.leader:
+                    self._draw()
                 objective = self._evaluate() if self.config.evaluation.n else None
         self.end("finished", None, objective)
         return objective
-
-    def data(self) -> DataModule:
-        options = self.config.trainer
-        return DataModule(self.source, options.batch, self.config.seed, options.max_images)
 
     def trainer(self) -> L.Trainer:
         options = self.config.trainer
@@ -189,18 +212,42 @@ class Session:
         self.tracker.picture("samples", self.run.samples / "final.png", self.module.images_seen)
         self.guard.check()
 
-    def _evaluate(self) -> float:
+    def _evaluate(self) -> float | None:
+        """Score the module as it stands, and before it the best checkpoint that training kept, if that is another one."""
         self.report.phase("evaluating", self.images_seen)
-        rows = evaluate(self.plain, self.module, self.source, "ema", self.clock.seconds, self.guard.check)
+        best = self.run.load_checkpoint("best") if self.leader else None
+        if any(gathered({ranks()[0]: best is not None and best["images_seen"] != self.images_seen}).values()):
+            self._score_best(best or self.run.load_checkpoint("best"))
+        rows = self.scoring.module(self.module, "ema", self.clock.seconds, between=self._between)
+        if not self.leader:
+            return None
         for row in rows:
             self.run.append("metrics.jsonl", row)
         self.tracker.summarize({row["metric"]: row["value"] for row in rows})
         self.tracker.summarize({"protocol": rows[0]["protocol"]})
         return rows[0]["value"]
 
+    def _score_best(self, state: dict[str, Any] | None) -> None:
+        assert state is not None, "the first rank has read it"
+        module = build(self.config.model)
+        average = {name.replace("/", "."): value for name, value in state["averages"]["ema"].items()}
+        adopt(module, state["state_dict"] | average, str(self.run.path))
+        module.to(self.device).images_seen = state["images_seen"]
+        rows = self.scoring.module(module, "ema", state["seconds"], "best", self._between)
+        for row in rows if self.leader else []:
+            self.run.append("metrics.jsonl", row)
+        if self.leader:
+            self.tracker.summarize({f"best/{row['metric']}": row["value"] for row in rows})
+
+    def _between(self) -> None:
+        """A signal ends the scoring of one rank; of several, which wait for each other, only all of it."""
+        if ranks()[1] == 1:
+            self.guard.check()
+
     def status(self, state: str, **more: Any) -> None:
+        served = self.data.served if self.built else None  # where the training data lay
         self.run.write_status(
-            state, self.images_seen, self.config.trainer.max_images, seconds=self.clock.seconds, **more
+            state, self.images_seen, self.config.trainer.max_images, seconds=self.clock.seconds, served=served, **more
         )
 
     def end(self, state: str, why: str | None, objective: float | None = None) -> None:

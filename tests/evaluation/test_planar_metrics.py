@@ -22,8 +22,12 @@ from genlab.noise import NoiseStream
 from genlab.paradigms.diffusion import Diffusion
 
 
+def bank(x):
+    return FeatureBank(len(x), features=x)
+
+
 def modes(density, x):
-    return Modes(density)(FeatureBank(x), FeatureBank(x))
+    return Modes(density)(bank(x), bank(x))
 
 
 @pytest.mark.parametrize("density", [Ring(), Grid()])
@@ -60,27 +64,27 @@ def test_w2_of_a_translation_is_its_length():
     torch.manual_seed(0)
     x = torch.randn(300, 2)
     shifted = (x + torch.tensor([3.0, 4.0]))[torch.randperm(300)]
-    assert Wasserstein()(FeatureBank(x), FeatureBank(shifted))["w2"] == pytest.approx(5, rel=1e-6)
+    assert Wasserstein()(bank(x), bank(shifted))["w2"] == pytest.approx(5, rel=1e-6)
 
 
 def test_w2_on_a_line_is_that_of_the_sorted_points_and_the_larger_set_is_cut():
     torch.manual_seed(0)
     line, other = torch.randn(2, 100)
-    bank, others = (FeatureBank(torch.stack([z, torch.zeros(100)], 1)) for z in (line, other))
+    ours, others = (bank(torch.stack([z, torch.zeros(100)], 1)) for z in (line, other))
     expected = (line.sort().values - other.sort().values).double().square().mean().sqrt().item()
-    assert Wasserstein()(bank, others)["w2"] == pytest.approx(expected, rel=1e-6)
-    longer = FeatureBank(torch.cat([others.features, torch.full((50, 2), 1e3)]))
-    assert Wasserstein()(bank, longer) == Wasserstein()(bank, others)
-    assert Wasserstein(most=20)(bank, longer) == Wasserstein()(bank.rows(torch.arange(20)), longer)
+    assert Wasserstein()(ours, others)["w2"] == pytest.approx(expected, rel=1e-6)
+    longer = bank(torch.cat([others.features, torch.full((50, 2), 1e3)]))
+    assert Wasserstein()(ours, longer) == Wasserstein()(ours, others)
+    assert Wasserstein(most=20)(ours, longer) == Wasserstein()(ours.rows(torch.arange(20)), longer)
 
 
 def test_error_of_w2_is_its_spread_over_sample_sets_even_where_rows_are_left_unused():
     generator = torch.Generator().manual_seed(0)
-    real = FeatureBank(torch.randn(500, 2, generator=generator))
-    fakes = [FeatureBank(torch.randn(400, 2, generator=generator) + 1) for _ in range(30)]
+    real = bank(torch.randn(500, 2, generator=generator))
+    fakes = [bank(torch.randn(400, 2, generator=generator) + 1) for _ in range(30)]
     got = [jackknife(Wasserstein(most=200), real, fake)["w2"] for fake in fakes]
-    spread = torch.tensor([value for value, _ in got]).std().item()
-    assert sum(error for _, error in got) / len(got) == pytest.approx(spread, rel=0.5)
+    spread = torch.tensor([e.value for e in got]).std().item()
+    assert sum(e.stderr for e in got) / len(got) == pytest.approx(spread, rel=0.5)
 
 
 def test_w2_is_that_of_the_best_assignment_by_another_solver():
@@ -92,8 +96,8 @@ def test_w2_is_that_of_the_best_assignment_by_another_solver():
 
 
 def test_a_metric_that_is_too_dear_has_no_error():
-    x, y = FeatureBank(torch.randn(20, 2)), FeatureBank(torch.randn(20, 2))
-    value, error = jackknife(Wasserstein(blocks=1), x, y)["w2"]
+    x, y = bank(torch.randn(20, 2)), bank(torch.randn(20, 2))
+    value, error, _ = jackknife(Wasserstein(blocks=1), x, y)["w2"]
     assert value == Wasserstein()(x, y)["w2"]
     assert math.isnan(error)
 
@@ -188,12 +192,12 @@ def test_models_that_draw_noise_on_their_way_are_refused():
 
 def test_a_diverged_model_scores_nan():
     x = torch.randn(10, 2)
-    assert math.isnan(Wasserstein()(FeatureBank(x), FeatureBank(x * math.inf))["w2"])
+    assert math.isnan(Wasserstein()(bank(x), bank(x * math.inf))["w2"])
 
 
 def test_points_are_their_own_features():
     torch.manual_seed(0)
     x = torch.randn(4, 2)
-    features, logits = Points()(x)
-    assert features is x
-    assert logits is None
+    seen = Points()(x)
+    assert seen.features is x
+    assert seen.logits is None

@@ -37,3 +37,17 @@ def test_what_is_malformed_or_measured_by_nobody_here_is_left_out() -> None:
     for odd in (None, "0.3", [1], [entry(value="0.3")], [entry(metric="fid")], {"w2": 0.3}):
         (table,) = build([replace(record(odd))])
         assert len(table.models) == 1
+
+
+def test_the_best_checkpoint_stands_below_the_last_one_and_says_so() -> None:
+    run = record([])
+    last = {**run.metrics}
+    chosen = {"checkpoint": {"which": "best", "images_seen": 4000}}
+    best = {"w2": Measurement("w2", 0.2, None, "lower", {}, chosen)}
+    (table,) = build([replace(run, evaluations={"a": best, "b": last})])
+    ours, kept = table.models
+    assert (ours.cells["w2"].value, kept.cells["w2"].value) == (0.31, 0.2)
+    assert kept.label == "m, best checkpoint (4,000 images)"
+    assert "chosen for its score" in next(iter(table.symbols))
+    (table,) = build([replace(run, evaluations={"b": last, "a": best})])
+    assert table.models[0].cells["w2"].value == 0.31, "whichever was written last"

@@ -1,10 +1,8 @@
 """A small classifier trained on a data set's train split: the offline feature extractor, never called Inception."""
 
-import fcntl
 import hashlib
 import io
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -12,23 +10,35 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.data.loader import TrainLoader
-from genlab.data.source import Source
+from genlab.data.source import Batch, Source
 from genlab.errors import GenlabError
+from genlab.evaluation.features import Activations
+from genlab.evaluation.precision import exact
+from genlab.files import locked, place
+
+SIDE = 8  # pixels from which the last two convolutions see the whole image; larger ones are halved until they are not
 
 
 class Network(nn.Module):
-    """Two 3x3 convolutions, pooling, and a hidden layer whose activations are the features."""
+    """Two 3x3 convolutions, pooling, and a hidden layer whose activations are the features; one convolution more for each
+    time that images larger than 8x8 are halved before."""
 
-    def __init__(self, channels: int, size: int, features: int, classes: int):
+    def __init__(self, shape: tuple[int, ...], features: int, classes: int):
         super().__init__()
+        width, height, across = shape
+        layers: list[nn.Module] = []
+        while max(height, across) > SIDE:
+            layers += [nn.Conv2d(width, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+            width, height, across = 32, height // 2, across // 2
         self.body = nn.Sequential(
-            nn.Conv2d(channels, 32, 3, padding=1),
+            *layers,
+            nn.Conv2d(width, 32, 3, padding=1),
             nn.ReLU(),
             nn.Conv2d(32, 64, 3, padding=1),
             nn.ReLU(),
             nn.MaxPool2d(2),
             nn.Flatten(),
-            nn.Linear(64 * (size // 2) ** 2, features),
+            nn.Linear(64 * (height // 2) * (across // 2), features),
             nn.ReLU(),
         )
         self.head = nn.Linear(features, classes)
@@ -42,8 +52,11 @@ class Classifier:
     """Penultimate features (B, features) and logits (B, classes) of uint8 images, in float32 whatever the context.
 
     Trained once, deterministically, on the train split alone; kept in `cache` under what it was trained from and verified
-    by sha256 on loading. Raises GenlabError for images of another shape.
+    by sha256 on loading. Raises GenlabError for data without classes, and for images of another shape.
     """
+
+    layer = "hidden"
+    resize = "none"
 
     def __init__(
         self,
@@ -56,17 +69,21 @@ class Classifier:
         seed: int,
         cache: str,
     ):
+        if not classes:
+            raise GenlabError(
+                f"{source.name} has no classes to train a classifier on: take features that are known already, as "
+                "evaluation=clean does"
+            )
         self.name = f"{source.name}-classifier"
         self.shape = tuple(shape)
-        recipe = {"data": source.name, "shape": shape, "features": features, "images": images, "lr": lr, "seed": seed}
-        self.network = Network(shape[0], shape[1], features, classes)
+        recipe = {"data": source.name, "data_sha256": source.sha256("train"), "shape": shape, "classes": classes}
+        recipe |= {"features": features, "images": images, "lr": lr, "seed": seed}
+        self.network = Network(self.shape, features, classes)
         folder = Path(cache).expanduser() / hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / ".lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # two jobs of a sweep want it at once
+        with locked(folder):  # two jobs of a sweep want it at once
             weights = _read(folder)
             if weights is None:
-                self._train(source, images, lr, seed)
+                self._train(source.split("train"), images, lr, seed)
                 weights = _write(folder, self.network, recipe)
         self.fingerprint = hashlib.sha256(weights).hexdigest()
         self.network.load_state_dict(torch.load(io.BytesIO(weights), weights_only=True))
@@ -76,15 +93,19 @@ class Classifier:
         self.network.to(device)
         return self
 
-    @torch.no_grad()
-    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, x: Tensor) -> Activations:
         if x.shape[1:] != self.shape:
             raise GenlabError(f"{self.name} sees images of {self.shape}, not {tuple(x.shape[1:])}")
-        with torch.autocast(x.device.type, enabled=False):
-            return self.network(x)
+        with exact(x.device):
+            return Activations(*self.network(x))
 
-    def _train(self, source: Source, images: int, lr: float, seed: int) -> None:
-        data, batch = source.split("train"), 64
+    def _train(self, data: Batch, images: int, lr: float, seed: int) -> None:
+        if data.y is None or data.y.ndim != 1 or data.y.is_floating_point():
+            raise GenlabError(
+                f"{self.name} learns one class label of each image, which the train split does not have: give it labels "
+                "(shapes: data.source.condition=label), or take features that are known already, as evaluation=clean does"
+            )
+        batch = 64
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             for module in self.network.modules():
@@ -101,7 +122,8 @@ class Classifier:
         """The share of a split that it classifies rightly."""
         x, y = source.split(split)
         assert y is not None
-        return (self(x)[1].argmax(1) == y).float().mean().item()
+        logits = torch.cat([self.network(part)[1] for part in x.split(1024)])
+        return (logits.argmax(1) == y).float().mean().item()
 
 
 def _read(folder: Path) -> bytes | None:
@@ -117,9 +139,6 @@ def _write(folder: Path, network: nn.Module, recipe: dict[str, object]) -> bytes
     buffer = io.BytesIO()
     torch.save(network.state_dict(), buffer)
     weights = buffer.getvalue()
-    manifest = {**recipe, "sha256": hashlib.sha256(weights).hexdigest()}
-    for name, content in (("weights.pt", weights), ("manifest.json", json.dumps(manifest).encode())):
-        temporary = folder / f".{name}.{os.getpid()}"
-        temporary.write_bytes(content)
-        os.replace(temporary, folder / name)
+    manifest = {**recipe, "sha256": place(folder / "weights.pt", lambda file: file.write(weights))}
+    place(folder / "manifest.json", lambda file: file.write(json.dumps(manifest).encode()))
     return weights

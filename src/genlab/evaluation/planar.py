@@ -8,7 +8,7 @@ from torch import Tensor
 
 from genlab.data.planar import Density
 from genlab.errors import GenlabError
-from genlab.evaluation.features import FeatureBank
+from genlab.evaluation.features import Activations, FeatureBank
 from genlab.module import GenerativeModule
 from genlab.noise import NoiseStream
 
@@ -18,15 +18,22 @@ class Points:
 
     name = "points"
     fingerprint = ""
+    layer = "none"
+    resize = "none"
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        return x, None
+    def to(self, device: torch.device) -> "Points":
+        return self
+
+    def __call__(self, x: Tensor) -> Activations:
+        return Activations(x)
 
 
 class Modes:
     """Mode coverage of a Gaussian mixture (VEEGAN, 1705.07761; PacGAN, 1712.04086): `high_quality`, the percentage of
     samples within 3 std of the nearest centre; `modes`, how many centres have such a sample; `reverse_kl`, KL(their
     shares of these samples ‖ uniform) in nats, NaN where there are none."""
+
+    needs = ("features",)
 
     def __init__(self, density: Density):
         if density.centres is None or density.std is None:
@@ -37,7 +44,8 @@ class Modes:
         self.better = {"modes": "higher", "high_quality": f"closer to {perfect:.3f}", "reverse_kl": "lower"}
 
     def __call__(self, real: FeatureBank, fake: FeatureBank) -> dict[str, float]:
-        distance, mode = torch.cdist(fake.features.double(), self.centres).min(1)  # (N,), (N,)
+        x = fake.have("features", "modes")  # (N, 2)
+        distance, mode = torch.cdist(x.double(), self.centres.to(x.device)).min(1)  # (N,), (N,)
         good = distance <= 3 * self.std
         count = mode[good].bincount(minlength=len(self.centres))  # (K,)
         share = count / count.sum()
@@ -54,20 +62,23 @@ class Wasserstein:
     density, and of cost O(n³): half a second for 2500 points, 20 s and 4 GB for 10 000, where blocks = 1 leaves out the
     jackknife's error, which takes ten times as long."""
 
+    needs = ("features",)
+
     def __init__(self, most: int = 2_500, blocks: int = 10):
         self.most, self.blocks = most, blocks
         self.better = {"w2": "lower"}
 
     def __call__(self, real: FeatureBank, fake: FeatureBank) -> dict[str, float]:
-        n = min(len(real.features), len(fake.features), self.most)
-        return {"w2": math.sqrt(w2_squared(real.features[:n], fake.features[:n]))}
+        x, y = real.have("features", "w2"), fake.have("features", "w2")  # (N, 2), (M, 2)
+        n = min(len(x), len(y), self.most)
+        return {"w2": math.sqrt(w2_squared(x[:n], y[:n]))}
 
 
 def w2_squared(x: Tensor, y: Tensor) -> float:
     """min_π 1/n Σᵢ ‖xᵢ − y_π(i)‖² of two sets (n, D), by POT's network simplex; nan where one is not finite."""
     import ot  # a second to import
 
-    cost = torch.cdist(x.double(), y.double()).square().numpy()  # (n, n)
+    cost = torch.cdist(x.double(), y.double()).square().cpu().numpy()  # (n, n)
     if not math.isfinite(cost.sum()):
         return math.nan  # of a model that diverged, as every other metric says
     w2: Any = ot.emd2([], [], cost, numItermax=1_000_000_000)

@@ -9,17 +9,24 @@ from typing import Any
 
 from torch import nn
 
+# Fields that describe the model and how it was run: numbers that differ in them alone may be compared.
+OWN = {"metric", "nfe", "sampler", "guidance", "seed", "seeds", "checkpoint", "weights", "kind", "likelihood_nfe"}
+MACHINE = {"device", "threads", "batch"}  # the conditions of a timing, which change no other number
+
 
 @dataclass(frozen=True)
 class Protocol:
     """How one number was made; two numbers whose protocols differ are not one column."""
 
     data: str
+    data_sha256: str  # of the reference split
+    reference_split: str
+    reference: str  # "data", or the words of whoever brought the statistics
+    n_real: int | None
+    n_fake: int
     extractor: str
     extractor_sha256: str
-    reference_split: str
-    n_real: int
-    n_fake: int
+    layer: str
     resize: str
     quantisation: str
     xflip: bool
@@ -28,15 +35,22 @@ class Protocol:
     nfe: float
     weights: str
     precision: str
-    seed: int
+    seed: int  # of the first set of samples
+    seeds: int  # sets of samples, over which the value is the mean
     checkpoint: dict[str, Any]
     device: str
     threads: int
     batch: int
+    version: int = 2  # of the estimators: counted up when one comes to give another number for the same samples
 
     def row(self, metric: str, **more: Any) -> dict[str, Any]:
         """The record of one metric."""
         return {"metric": metric, **asdict(self), **more}
+
+    def fingerprint(self, metric: str) -> str:
+        """Twelve digits that two numbers share if they may stand in one column."""
+        canonical = {k: v for k, v in self.row(metric).items() if k == "metric" or k not in OWN | MACHINE}
+        return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def id(self) -> str:

@@ -32,6 +32,12 @@ class Measurement:
     better: str | None  # "lower" | "higher" | "closer to <value>"
     references: dict[str, Reference]
     protocol: dict[str, Any]
+    spread: float | None = None  # over several sets of samples
+
+    @property
+    def best(self) -> bool:
+        """Whether it is of the checkpoint that was kept for its score, and not of the last one."""
+        return _dict(self.protocol.get("checkpoint")).get("which") == "best"
 
 
 @dataclass(frozen=True)
@@ -49,8 +55,18 @@ class RunRecord:
 
     @property
     def metrics(self) -> dict[str, Measurement]:
-        """What the last evaluation measured."""
-        return next(reversed(self.evaluations.values()), {})
+        """What the last evaluation measured of the run as it ended."""
+        return self._newest(best=False)
+
+    @property
+    def best(self) -> dict[str, Measurement]:
+        """What the last evaluation of its best checkpoint measured; nothing where only the last was scored."""
+        return self._newest(best=True)
+
+    def _newest(self, best: bool) -> dict[str, Measurement]:
+        """The newest evaluation of one of the two checkpoints."""
+        of = [m for m in reversed(self.evaluations.values()) if any(v.best for v in m.values()) == best]
+        return next(iter(of), {})
 
     @property
     def group(self) -> Path:
@@ -181,6 +197,7 @@ def _evaluations(path: Path) -> dict[str, dict[str, Measurement]]:
             better=printable(line["better"]) if line.get("better") else None,
             references=_references(_dict(line.get("references"))),
             protocol=_dict(line.get("protocol")),
+            spread=number(line.get("spread")),
         )
         evaluations[evaluation] = evaluations.pop(evaluation, {}) | {name: measurement}
     return evaluations

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from genlab.better import badness, target
 from genlab.report.protocols import PER_MODEL, compared, difference, usual_protocol
 from genlab.report.records import Measurement, RunRecord, flat, number, printable
 
@@ -15,6 +16,8 @@ COSTS = ("nfe", "ms_per_sample", "train_images_per_second", "parameters")
 REFERENCES = {
     "train": "train vs {split} (floor)",
     "train_full": "more of train vs {split} (floor)",
+    "test": "test vs {split} (floor)",
+    "test_full": "more of test vs {split} (floor)",
     "noise": "noise vs {split} (ceiling)",
 }
 # Settings that never tell two groups apart.
@@ -33,19 +36,11 @@ class Column:
     def arrow(self) -> str:
         """The direction in which the metric gets better."""
         arrows = {None: "", "lower": "↓", "higher": "↑"}
-        return arrows.get(self.better, f"→ {self._target:.4g}")
-
-    @property
-    def _target(self) -> float:
-        """The value that "closer to <value>" names."""
-        try:
-            return float((self.better or "").removeprefix("closer to "))
-        except ValueError:
-            return math.nan
+        return arrows.get(self.better, f"→ {target(self.better):.4g}")
 
     def badness(self, value: float) -> float:
         """Smaller is better, whatever the metric; nan where nothing says which way is up."""
-        return {"lower": value, "higher": -value}.get(self.better or "", abs(value - self._target))
+        return badness(value, self.better)
 
 
 @dataclass(frozen=True)
@@ -103,6 +98,20 @@ class Row:
         return Row(f"{self.label}, as published", cells, kind="published") if cells else None
 
     @property
+    def best(self) -> "Row | None":
+        """The same of the checkpoints that were kept for their score, where these are not the last."""
+        runs = [run for run in self.runs if run.best]
+        if not runs:
+            return None
+        names = dict.fromkeys(name for run in runs for name in run.best)
+        cells = {name: _mean([run.best[name] for run in runs if name in run.best]) for name in names}
+        seen = sorted(flat(next(iter(run.best.values())).protocol).get("checkpoint.images_seen", 0) for run in runs)
+        where = " to ".join(f"{n:,}" for n in sorted({seen[0], seen[-1]}))
+        note = "chosen for its score in training, which flatters it"
+        noted = {name: replace(cell, notes=(note,)) for name, cell in cells.items()}
+        return Row(f"{self.label}, best checkpoint ({where} images)", noted, kind="best")
+
+    @property
     def images_seen(self) -> list[int]:
         """The least and the most images its runs have seen; one number where they agree."""
         seen = [run.images_seen for run in self.runs if run.images_seen is not None]
@@ -125,8 +134,8 @@ class Table:
 
     @property
     def models(self) -> tuple[Row, ...]:
-        """The rows, each with what was published below it."""
-        return tuple(line for row in self.rows for line in (row, row.published) if line)
+        """The rows, each with its best checkpoint and what was published below it."""
+        return tuple(line for row in self.rows for line in (row, row.best, row.published) if line)
 
     @property
     def symbols(self) -> dict[str, str]:
@@ -183,24 +192,29 @@ def _row(label: str, group: list[RunRecord], usual: dict[str, dict[str, Any]]) -
 
 def _cell(runs: list[RunRecord], name: str, usual: dict[str, Any]) -> Cell:
     """One metric over the seeds that measured it."""
-    first, *others = measurements = _measurements(runs, name)
-    values = [m.value for m in measurements]
+    measurements = _measurements(runs, name)
     notes = [difference(compared(m), usual, "elsewhere") for m in measurements]
     chosen = [flat({k: v for k, v in m.protocol.items() if k in PER_MODEL}) for m in measurements]
     notes += [difference(other, chosen[0], f"seed {runs[0].seed}:") for other in chosen]
     seeds = [run.seed for run in runs] * 2
     where = {note: [seed for other, seed in zip(notes, seeds, strict=True) if other == note] for note in notes if note}
-    spread = statistics.stdev(values) if others and all(map(math.isfinite, values)) else None
-    return Cell(
-        value=statistics.mean(values),
-        spread=spread if others else first.stderr,
+    return replace(
+        _mean(measurements),
         seeds=tuple(seeds[: len(runs)]),
-        kind=printable(first.protocol.get("kind", "")),
         notes=tuple(
             note if len(where[note]) == len(runs) else f"seed {', '.join(map(str, where[note]))}: {note}"
             for note in where
         ),
     )
+
+
+def _mean(measurements: list[Measurement]) -> Cell:
+    """The mean over seeds, and their spread; of one seed that over its sets of samples, or the standard error."""
+    first, *others = measurements
+    values = [m.value for m in measurements]
+    spread = statistics.stdev(values) if others and all(map(math.isfinite, values)) else None
+    alone = first.spread if first.spread is not None else first.stderr
+    return Cell(statistics.mean(values), spread if others else alone, kind=printable(first.protocol.get("kind", "")))
 
 
 def _mark_best(column: Column, rows: list[Row]) -> None:

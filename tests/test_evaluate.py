@@ -1,0 +1,133 @@
+"""Samples from elsewhere, grids of choices, and the offline extractor, as a person asks for them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genlab import evaluate
+from genlab.compare import compare
+from genlab.config import preflight
+from genlab.data.digits import Digits
+from genlab.evaluate import grid
+from genlab.training import train
+
+DATA = ["data=digits", "evaluation.floors=[train]"]
+
+
+def call(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr("sys.argv", ["genlab", *arguments])
+    try:
+        evaluate.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def rows(outputs: Path) -> list[dict]:
+    (path,) = outputs.rglob("metrics.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def pngs(folder: Path, x: np.ndarray) -> Path:
+    folder.mkdir()
+    for i, image in enumerate(x):
+        Image.fromarray(image[0]).save(folder / f"{i:04d}.png")
+    return folder
+
+
+def test_several_values_are_scored_one_after_the_other() -> None:
+    assert grid(["RUN", "sampler=ddim,euler", "sampler.steps=5,10", "outputs=a,b"]) == [
+        ["RUN", f"sampler={name}", f"sampler.steps={steps}", "outputs=a,b"]
+        for name in ("ddim", "euler")
+        for steps in (5, 10)
+    ]
+    assert grid(["RUN", "evaluation.floors=[train,noise]", "weights=ema,raw"]) == [
+        ["RUN", "evaluation.floors=[train,noise]", f"weights={name}"] for name in ("ema", "raw")
+    ]
+
+
+def test_a_grid_of_a_run_shares_everything_but_the_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = ["trainer.batch=16", "trainer.max_images=32", "evaluation.n=8", "evaluation.floors=[]", "logger=none"]
+    train(preflight("train", ["experiment=digits/ddpm", "sampler.steps=4", *tiny]), tmp_path / "run")
+    before = len(rows(tmp_path))
+    chosen = ["sampler=ddim", "sampler.steps=2,3", "weights=ema,raw", "evaluation.seeds=2"]
+    assert call([str(tmp_path / "run"), "frechet", *chosen], monkeypatch) == 0
+    scored = [row for row in rows(tmp_path)[before:] if row["metric"] == "fd_digits"]
+    assert [(row["protocol"]["nfe"], row["protocol"]["weights"]) for row in scored] == [
+        (2, "ema"), (2, "raw"), (3, "ema"), (3, "raw"),
+    ]  # fmt: skip
+    assert len({row["fingerprint"] for row in scored}) == 1, "one column"
+    assert len({row["evaluation"] for row in scored}) == 4
+    assert all(len(row["values"]) == 2 and row["spread"] > 0 for row in scored)
+
+
+def test_the_same_images_score_the_same_however_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = Digits().split("train").x[:400].numpy()
+    np.savez(tmp_path / "theirs.npz", x=x)
+    folder = pngs(tmp_path / "pictures", x)
+    found = []
+    for path in (tmp_path / "theirs.npz", folder):
+        outputs = tmp_path / f"outputs-{path.stem}"
+        assert call([str(path), "frechet", "kernel", *DATA, f"outputs={outputs}"], monkeypatch) == 0
+        found.append({row["metric"]: row["value"] for row in rows(outputs)})
+        (row,) = [row for row in rows(outputs) if row["metric"] == "fd_digits"]
+        assert row["protocol"]["n_fake"] == 400
+        assert row["references"]["train"]["value"] > 0
+        (table,) = compare([outputs], tmp_path / "report").tables
+        assert table.rows[0].label == path.stem
+    assert found[0] == pytest.approx(found[1], rel=1e-9)
+    assert 0 < found[0]["fd_digits"] < 15, "training images are near the test images"
+
+
+def test_images_are_held_against_other_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = Digits().split("test").x.numpy()
+    same, other = pngs(tmp_path / "same", x[:150]), pngs(tmp_path / "other", 255 - x[150:300])
+    values = []
+    for path in (same, other):
+        outputs = tmp_path / f"outputs-{path.name}"
+        pair = [str(path), "frechet", f"against={same}", "data=digits"]
+        assert call([*pair, f"outputs={outputs}"], monkeypatch) == 0
+        values.append(rows(outputs)[0]["value"])
+    assert abs(values[0]) < 1e-6
+    assert values[1] > 10
+
+
+def test_the_extractor_is_trained_by_name(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["--train-extractor", "data=digits"], monkeypatch) == 0
+    assert "digits-classifier" in capsys.readouterr().out
+    assert call(["--train-extractor"], monkeypatch) == 2
+    assert call(["--train-extractor", "data=digit"], monkeypatch) == 2
+    assert "did you mean digits" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nowhere"], "nowhere does not exist"),
+        (["empty"], "holds no image"),
+        (["corrupt"], "0001.png"),
+        (["large"], "16x16"),
+        (["one"], "at least 2 samples"),
+        (["good", "frechett"], "did you mean frechet"),
+        (["good", "sampler.steps=3"], "samples that are made already"),
+        (["good", "evaluation.reference.statistics=x.npz"], "say what"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    arguments: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = Digits().split("test").x.numpy()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    pngs(tmp_path / "one", x[:1])
+    pngs(tmp_path / "good", x[:20])
+    pngs(tmp_path / "large", np.kron(x[:3], np.ones((1, 1, 2, 2), np.uint8)))
+    (pngs(tmp_path / "corrupt", x[:3]) / "0001.png").write_bytes(b"no picture")
+    assert call([*arguments, *DATA], monkeypatch) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert len(error.strip().splitlines()) == 1
+    assert not list(tmp_path.rglob("metrics.jsonl")), "nothing half-written counts as a result"
