@@ -13,6 +13,7 @@ data set or against other images; their numbers lie in outputs/DATA/NAME/, where
 --train-extractor trains, or finds, the classifier whose features the protocol `offline` takes for a data set.
 """
 
+import json
 import sys
 from dataclasses import dataclass
 from itertools import product
@@ -37,8 +38,13 @@ class Options:
     trust: bool = False
 
 
-def rescore(path: Path, metrics: list[str], options: Options, overrides: list[str]) -> list[dict[str, Any]]:
-    """The new rows of the run's metrics.jsonl; raises GenlabError for what the user can mend."""
+def rescore(
+    path: Path, metrics: list[str], options: Options, overrides: list[str], known: dict[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """The new rows of the run's metrics.jsonl; raises GenlabError for what the user can mend.
+
+    `known` holds what a protocol needs of the data, for whoever scores more than once by it.
+    """
     from genlab.instantiation import build
     from genlab.run import Run
     from genlab.scoring import Scoring, load
@@ -51,8 +57,12 @@ def rescore(path: Path, metrics: list[str], options: Options, overrides: list[st
     if options.checkpoint not in ("last", "best"):
         raise GenlabError(f"checkpoint={options.checkpoint}: there is last and best")
     module, seconds = load(run, config, options.weights, options.trust, options.checkpoint)
-    scoring = Scoring(config, build(config["data"]["source"], options.trust), module.device, options.trust)
-    rows = scoring.module(module, options.weights, seconds, options.checkpoint)
+    known = {} if known is None else known
+    protocol = json.dumps([config["evaluation"], config["data"]], sort_keys=True)
+    if protocol not in known:
+        source = build(config["data"]["source"], options.trust)
+        known[protocol] = Scoring(config, source, module.device, options.trust)
+    rows = known[protocol].module(module, config["model"], options.weights, seconds, options.checkpoint)
     for row in rows:
         run.append("metrics.jsonl", row)
     return rows
@@ -110,7 +120,7 @@ def _act(arguments: list[str]) -> None:
         _, options, overrides = parse([a for a in arguments if a != TRAIN_EXTRACTOR], Options)
         print(train_extractor(options.data, overrides))
         return
-    lines = grid(arguments)
+    lines, known = grid(arguments), {}
     for line in lines:
         words, options, overrides = parse(line, Options)
         if not words:
@@ -119,7 +129,7 @@ def _act(arguments: list[str]) -> None:
         if len(lines) > 1:
             print(" ".join(a for a in line if a not in words), file=sys.stderr)
         if options.data is None and options.against is None:
-            _show(rescore(path, words[1:], options, overrides))
+            _show(rescore(path, words[1:], options, overrides, known))
         else:
             from genlab.foreign import score_samples
 

@@ -50,20 +50,21 @@ class Scoring:
     def module(
         self,
         module: GenerativeModule,
+        recipe: dict[str, Any],
         weights: str,
         seconds: float,
         checkpoint: str = "last",
         between: Callable[[], None] = lambda: None,
     ) -> list[dict[str, Any]]:
-        """The rows for a module that carries `weights` (the name of an average, or "raw") and took `seconds` to train."""
-        config = self.config
+        """The rows for a module that was built from `recipe`, carries `weights` (the name of an average, or "raw") and took
+        `seconds` to train."""
 
         def protocol(nfe: float) -> Protocol:
             return self.protocol(
                 self.options["n"],
                 seeds=self.options["seeds"],
-                sampler=config["model"].get("sampler") or {},
-                guidance=config["model"].get("guidance") or {},
+                sampler=recipe.get("sampler") or {},
+                guidance=recipe.get("guidance") or {},
                 nfe=nfe,
                 weights=weights,
                 checkpoint={"images_seen": module.images_seen, "which": checkpoint},
@@ -71,7 +72,7 @@ class Scoring:
             )
 
         others = {} if not self.options["module_metrics"] else build(self.options["module_metrics"], self.trust)
-        density = config["data"]["density"] and build(config["data"]["density"], self.trust)
+        density = self.config["data"]["density"] and build(self.config["data"]["density"], self.trust)
         entropy = density.entropy if density else None
         return self.evaluator(module, protocol, seconds, between, others, entropy, self.options["likelihood"])
 
@@ -83,6 +84,7 @@ class Scoring:
         return Protocol(
             data=identity["data"],
             data_sha256=identity["data_sha256"] if self.brought is None else "",
+            transform=identity["transform"],
             reference_split=self.split,
             reference=self.words,
             n_real=self.evaluator.real.n or None,

@@ -218,7 +218,7 @@ class Session:
         best = self.run.load_checkpoint("best") if self.leader else None
         if any(gathered({ranks()[0]: best is not None and best["images_seen"] != self.images_seen}).values()):
             self._score_best(best or self.run.load_checkpoint("best"))
-        rows = self.scoring.module(self.module, "ema", self.clock.seconds, between=self._between)
+        rows = self.scoring.module(self.module, self.plain["model"], "ema", self.clock.seconds, between=self._between)
         if not self.leader:
             return None
         for row in rows:
@@ -233,7 +233,7 @@ class Session:
         average = {name.replace("/", "."): value for name, value in state["averages"]["ema"].items()}
         adopt(module, state["state_dict"] | average, str(self.run.path))
         module.to(self.device).images_seen = state["images_seen"]
-        rows = self.scoring.module(module, "ema", state["seconds"], "best", self._between)
+        rows = self.scoring.module(module, self.plain["model"], "ema", state["seconds"], "best", self._between)
         for row in rows if self.leader else []:
             self.run.append("metrics.jsonl", row)
         if self.leader:

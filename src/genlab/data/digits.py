@@ -18,6 +18,7 @@ class Digits:
     """1,437 training and 360 test images (N, 1, 8, 8) of 17 grey levels over 0..255, in 10 classes; the split is fixed."""
 
     name = "digits"
+    transform = "16 levels to 0..255, rounded"
 
     def split(self, name: str) -> Batch:
         """The whole split "train" or "test"; raises GenlabError for any other name."""

@@ -79,6 +79,12 @@ class Images:
             return self.called
         return f"{self.called}-{self.prepare('train')['files']['train.x']['sha256'][:8]}"
 
+    @property
+    def transform(self) -> str:
+        """How a stored image becomes (C, H, W) uint8."""
+        cut = "uncropped" if self.crop is None else f"central square of {self.crop or 'the shorter side'}"
+        return f"{cut}, {self.resample or 'not resized'}, {'x'.join(map(str, self.shape))}"
+
     def split(self, name: str) -> Batch:
         """The whole split "train" or "test" over the memory map; raises GenlabError for any other name."""
         if name not in self._loaded:

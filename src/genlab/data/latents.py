@@ -58,6 +58,8 @@ class Latents:
         """Its own and what it holds, since a path may hold anything."""
         return f"{self.called}-{self.sha256('train')[:8]}"
 
+    transform = "none: as stored"
+
     def split(self, name: str) -> Batch:
         """The whole split "train" or "test" over the memory map; raises GenlabError for any other name."""
         if name not in self._loaded:

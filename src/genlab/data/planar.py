@@ -228,6 +228,8 @@ class Pinwheel(Density):
 class Planar:
     """The data source of a density: `n_train` and `n_test` points that depend on `seed` alone."""
 
+    transform = "none"
+
     def __init__(self, name: str, density: Density, n_train: int = 50_000, n_test: int = 10_000, seed: int = 0):
         self.name = name
         self.density = density

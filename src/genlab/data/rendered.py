@@ -31,6 +31,7 @@ class Rendered(abc.ABC):
 
     name: str
     folder: Path
+    transform = "none: rendered at this size"
 
     @abc.abstractmethod
     def __init__(

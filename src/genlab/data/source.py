@@ -17,6 +17,7 @@ class Source(Protocol):
     """A data set whose splits are fixed."""
 
     name: str
+    transform: str  # how what is stored became what is served
 
     def split(self, name: str) -> Batch:
         """The whole split "train" or "test"; raises GenlabError for any other name."""

@@ -24,6 +24,8 @@ class Given:
         images = Images(self.name, shape or self._shape(), None, cache, path=str(path), splits={"train": "train[0:]"})
         self.images = images
 
+    transform = "none: as they are"
+
     def split(self, name: str) -> Batch:
         """All of it as "test"; raises GenlabError for a training set, which images from elsewhere do not have."""
         if name != "test":

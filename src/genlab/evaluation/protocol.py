@@ -20,6 +20,7 @@ class Protocol:
 
     data: str
     data_sha256: str  # of the reference split
+    transform: str
     reference_split: str
     reference: str  # "data", or the words of whoever brought the statistics
     n_real: int | None

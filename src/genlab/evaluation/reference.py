@@ -36,13 +36,20 @@ class References:
         self.source, self.extractor, self.batch, self.device = source, extractor, batch, device
         self.root = Path(cache).expanduser() / "reference"
         self._banks: dict[str, FeatureBank] = {}
+        self._identities: dict[str, dict[str, Any]] = {}
 
     def identity(self, split: str) -> dict[str, Any]:
         """What the statistics are of."""
+        if split not in self._identities:
+            self._identities[split] = self._identity(split)
+        return self._identities[split]
+
+    def _identity(self, split: str) -> dict[str, Any]:
         return {
             "format": FORMAT,
             "data": self.source.name,
             "data_sha256": self.source.sha256(split),
+            "transform": self.source.transform,
             "split": split,
             "n": len(self.source.split(split).x),
             "extractor": self.extractor.name,

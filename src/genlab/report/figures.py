@@ -137,7 +137,9 @@ def _points(table: Table, column: Column) -> dict[str, tuple[float, Cell]]:
 def _scatter(ax: Axes, table: Table, column: Column, points: dict[str, tuple[float, Cell]]) -> None:
     """The models as points with error bars, the floor as a line, and the front that no model beats on both counts."""
     lead = table.columns[0]
-    floors = [row.cells[lead.metric] for row in table.references if row.kind in ("train", "test") and lead.metric in row.cells]
+    floors = [
+        row.cells[lead.metric] for row in table.references if row.kind in ("train", "test") and lead.metric in row.cells
+    ]
     levels = [floor.value for floor in floors if not floor.notes]
     for label, (x, cell) in points.items():
         ax.errorbar(x, cell.value, cell.spread, fmt="o", ms=7, capsize=3, lw=1.2, c=colours(table)[label], zorder=3)
