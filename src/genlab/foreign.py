@@ -36,7 +36,7 @@ def score_samples(
     else:
         source = Given(Path(options.against), cache)
         data.update(name=source.name, levels=256, classes=0)
-        evaluation["floors"] = []
+        evaluation["floors"], evaluation["reference"]["split"] = [], "test"  # which is all there is
     samples = Given(path, cache, shape)
     x = samples.split("test").x
     evaluation["n"] = len(x)

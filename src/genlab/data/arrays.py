@@ -17,6 +17,7 @@ from genlab.config import line_of
 from genlab.data.rows import Columns, Keep, Part, Row
 from genlab.errors import GenlabError
 
+UNNAMED = {"arr_0": "x", "arr_1": "y"}
 UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
@@ -95,8 +96,8 @@ def single(path: Path) -> Rows:
 
 def arrays(path: Path, columns: Columns) -> dict[str, Part]:
     """x_<split> (N, C, H, W), (N, H, W, C) or (N, H, W) uint8, y_<split> (N,) and caption_<split> (N,) of an .npz; x, y
-    and caption alone are train."""
-    found, parts = opened(path), dict[str, Part]()
+    and caption alone are train, and so are arr_0 and arr_1, which arrays without names are called (samples of ADM)."""
+    found, parts = {UNNAMED.get(name, name): rows for name, rows in opened(path).items()}, dict[str, Part]()
     splits = {name.partition("_")[2] or "train": name for name in found if name.partition("_")[0] == "x"}
     if not splits:
         raise GenlabError(f"{path} has no x_train and x_test (nor x), only {', '.join(found)}")
