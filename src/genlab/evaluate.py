@@ -129,6 +129,8 @@ def _act(arguments: list[str]) -> None:
         if len(lines) > 1:
             print(" ".join(a for a in line if a not in words), file=sys.stderr)
         if options.data is None and options.against is None:
+            if path.exists() and not (path / "config.yaml").is_file():
+                raise GenlabError(f"{path} is no run; if it holds samples, add data=NAME or against=IMAGES")
             _show(rescore(path, words[1:], options, overrides, known))
         else:
             from genlab.foreign import score_samples

@@ -117,6 +117,7 @@ class Evaluator:
             raise GenlabError(f"evaluation.n={n}: at least 2 samples are needed")
         self.references, self.split, self.metrics, self.recipe = references, split, metrics, recipe
         self.n, self.batch, self.seed, self.seeds, self.floors = n, batch, seed, seeds, floors
+        self._told: set[str] = set()
         self.needs = tuple(dict.fromkeys(need for metric in metrics.values() for need in metric.needs))
         if "nearest" in self.needs:
             self.nearest = Training(self._bank("train", ("features",)).have("features", "nearest"))
@@ -168,8 +169,14 @@ class Evaluator:
         except GenlabError as error:
             if len(self.metrics) == 1:
                 raise
-            print(f"genlab: {error}", file=sys.stderr)
+            self._tell(error)
             return {}
+
+    def _tell(self, error: GenlabError) -> None:
+        """What is missing, once."""
+        if str(error) not in self._told:
+            print(f"genlab: {error}", file=sys.stderr)
+        self._told.add(str(error))
 
     def quick(self, module: GenerativeModule, n: int, between: Callable[[], None]) -> dict[str, Score]:
         """Every metric of n samples of a module as it stands, at the cost of nothing else."""
@@ -264,7 +271,7 @@ class Evaluator:
             try:
                 found = metric(module, real, noise)
             except GenlabError as error:
-                print(f"genlab: {error}", file=sys.stderr)
+                self._tell(error)
                 continue
             rows += [self.row(made, name, single(*pair, metric.better[name])) for name, pair in found.items()]
         return rows
