@@ -74,7 +74,7 @@ class Score:
 
     values: list[float]  # of each set
     stderrs: list[float]  # of each, by the jackknife
-    corrected: list[float]
+    corrected: list[float]  # of each, where the metric is biased by O(1/N); else nan
     better: str
 
     @property
@@ -87,7 +87,7 @@ class Score:
             "stderr": error,
             "spread": statistics.stdev(self.values) if several and all(map(math.isfinite, self.values)) else None,
             "values": self.values if several else None,
-            "corrected": statistics.fmean(self.corrected),
+            "corrected": None if math.isnan(sum(self.corrected)) else statistics.fmean(self.corrected),
             "better": self.better,
         }
 
@@ -159,7 +159,7 @@ class Evaluator:
                     score = scores.setdefault(name, Score([], [], [], metric.better[name]))
                     score.values.append(value)
                     score.stderrs.append(error)
-                    score.corrected.append(corrected)
+                    score.corrected.append(corrected if getattr(metric, "biased", False) else math.nan)
         return scores
 
     def _estimates(self, metric: Metric, fake: FeatureBank) -> dict[str, Estimate]:

@@ -48,6 +48,8 @@ class FrechetDistance:
     samples than features, whose covariance is singular.
     """
 
+    biased = True  # so that its corrected value means something
+
     def __init__(self, name: str, spatial: bool = False, key: str | None = None):
         self.of = "spatial" if spatial else "moments"
         self.needs = (self.of,)
