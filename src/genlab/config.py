@@ -80,6 +80,7 @@ def register() -> None:
     """Make the schemas and the run-directory resolver known to Hydra."""
     ConfigStore.instance().store(name="train_schema", node=TrainConfig)
     OmegaConf.register_new_resolver("genlab.run_dir", lambda *, _root_: run_dir(_root_), replace=True)
+    OmegaConf.register_new_resolver("genlab.times", lambda a, b: a * b, replace=True)
     OmegaConf.register_new_resolver("genlab.teacher", lambda *, _root_: teacher_dir(_root_), replace=True)
 
 
@@ -200,6 +201,9 @@ def _check(config: DictConfig) -> None:
         raise GenlabError("evaluation.n must be 0 (no evaluation) or more, and evaluation.batch at least 1")
     if config.guidance is not None and "guidance" not in config.model:
         raise GenlabError(f"model={config.model_name} takes no guidance: only diffusion models are guided")
+    for group in ("objective", "penalty", "critic_augment"):
+        if config[group] is not None and group not in config.model:
+            raise GenlabError(f"model={config.model_name} takes no {group}: only GANs do")
     check_writable(Path(run_dir(config)))
 
 

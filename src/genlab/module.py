@@ -43,6 +43,8 @@ class GenerativeModule(L.LightningModule, abc.ABC):
     """Over how many draws of a log-density, each with its own dequantization, its value is averaged."""
     averaged: ClassVar[tuple[str, ...]]
     """The submodules that sampling uses: their running average is kept, and their calls are its cost."""
+    losses: ClassVar[tuple[str, ...]] = ("loss",)
+    """The terms that optimizers minimize: a run ends where one of them is no longer a number."""
     judged_by: ClassVar[str | None] = None
     """Of a module that cannot draw, the held-out term that is a run's objective in place of its samples' scores."""
 
@@ -97,6 +99,10 @@ class GenerativeModule(L.LightningModule, abc.ABC):
     def render(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """The x in model space of a latent z; raises GenlabError for a model without latents."""
         raise GenlabError(f"a {type(self).__name__} has no latents to render")
+
+    def warning(self, means: Mapping[str, float]) -> str | None:
+        """What to say, once, of the terms of training in their mean since the last line of the history, if anything."""
+        return None
 
     # ------------------------------------------------------------------ written once for every family
 

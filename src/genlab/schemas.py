@@ -96,6 +96,9 @@ class TrainConfig:
     guidance: Any = None
     likelihood: Any = None
     augment: Any = None
+    objective: Any = None  # of a GAN
+    penalty: Any = None
+    critic_augment: Any = None
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     averaging: Any = None
     coupling: Any = None

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from genlab.adversarial.objectives import NonSaturating
+from genlab.adversarial.penalties import NoPenalty
 from genlab.errors import GenlabError
 from genlab.gaussian.denoiser import Denoiser, Index, Time
 from genlab.gaussian.likelihood import Exact, Gaussian, Hutchinson, ProbabilityFlow
@@ -142,7 +143,7 @@ def test_a_gan_renders_what_it_samples_and_cannot_encode(common):
         generator=Generator(3, 2),
         discriminator=nn.Identity(),
         objective=NonSaturating(),
-        penalty=None,
+        penalty=NoPenalty(),
         latent=3,
         n_critic=1,
         critic_optimizer=None,

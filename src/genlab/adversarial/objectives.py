@@ -1,19 +1,40 @@
 """What a critic and a generator minimize, as values."""
 
 import abc
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
 
 class Objective(abc.ABC):
-    """Losses of critic values D(x) and D(G(z)), both (B,)."""
+    """Losses of critic values D(x) and D(G(z)), both (B,); in the generator's turn `real` is None unless `paired`."""
+
+    paired: ClassVar[bool] = False
+    """Whether only differences D(x) - D(G) count, so that the generator's loss needs D(x) too."""
+    undecided: float | None = None
+    """The value that a critic gives to what may be either; None where its values have no zero of their own."""
 
     @abc.abstractmethod
     def critic(self, real: Tensor, fake: Tensor) -> Tensor: ...
 
     @abc.abstractmethod
-    def generator(self, fake: Tensor) -> Tensor: ...
+    def generator(self, real: Tensor | None, fake: Tensor) -> Tensor: ...
+
+
+class Minimax(Objective):
+    """Critic: -log σ(D(x)) - log(1 - σ(D(G))); generator: log(1 - σ(D(G))), which saturates.
+
+    Goodfellow et al. 2014, arXiv:1406.2661, eq. 1.
+    """
+
+    undecided = 0.0
+
+    def critic(self, real: Tensor, fake: Tensor) -> Tensor:
+        return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+    def generator(self, real: Tensor | None, fake: Tensor) -> Tensor:
+        return -F.softplus(fake).mean()
 
 
 class NonSaturating(Objective):
@@ -22,11 +43,46 @@ class NonSaturating(Objective):
     Goodfellow et al. 2014, arXiv:1406.2661, section 3.
     """
 
+    undecided = 0.0
+
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
         return F.softplus(-real).mean() + F.softplus(fake).mean()
 
-    def generator(self, fake: Tensor) -> Tensor:
+    def generator(self, real: Tensor | None, fake: Tensor) -> Tensor:
         return F.softplus(-fake).mean()
+
+
+class LeastSquares(Objective):
+    """Critic: ½ (D(x) - b)² + ½ (D(G) - a)²; generator: ½ (D(G) - c)².
+
+    a is `fake`, b `real` and c `wanted`; Mao et al. 2017, arXiv:1611.04076, eq. 2; b - c = 1 and b - a = 2 make it the
+    Pearson χ² divergence of p + q and 2q (eq. 8), and a = 0, b = c = 1 are what its experiments take (eq. 9).
+    """
+
+    def __init__(self, fake: float, real: float, wanted: float):
+        self.fake, self.real, self.wanted = fake, real, wanted
+        self.undecided = (fake + real) / 2
+
+    def critic(self, real: Tensor, fake: Tensor) -> Tensor:
+        return ((real - self.real).square().mean() + (fake - self.fake).square().mean()) / 2
+
+    def generator(self, real: Tensor | None, fake: Tensor) -> Tensor:
+        return (fake - self.wanted).square().mean() / 2
+
+
+class Hinge(Objective):
+    """Critic: (1 - D(x))₊ + (1 + D(G))₊; generator: -D(G).
+
+    Lim & Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957, eq. 16-17.
+    """
+
+    undecided = 0.0
+
+    def critic(self, real: Tensor, fake: Tensor) -> Tensor:
+        return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+
+    def generator(self, real: Tensor | None, fake: Tensor) -> Tensor:
+        return -fake.mean()
 
 
 class Wasserstein(Objective):
@@ -35,5 +91,21 @@ class Wasserstein(Objective):
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
         return fake.mean() - real.mean()
 
-    def generator(self, fake: Tensor) -> Tensor:
+    def generator(self, real: Tensor | None, fake: Tensor) -> Tensor:
         return -fake.mean()
+
+
+class Relativistic(Objective):
+    """Critic: -log σ(D(x) - D(G)); generator: -log σ(D(G) - D(x)), in pairs of data and samples.
+
+    Jolicoeur-Martineau 2018, arXiv:1807.00734; with R1 and R2 it is R3GAN (Huang et al. 2024, arXiv:2501.05441).
+    """
+
+    paired = True
+
+    def critic(self, real: Tensor, fake: Tensor) -> Tensor:
+        return F.softplus(fake - real).mean()
+
+    def generator(self, real: Tensor | None, fake: Tensor) -> Tensor:
+        assert real is not None, "paired"
+        return F.softplus(real - fake).mean()

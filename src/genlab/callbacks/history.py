@@ -1,5 +1,7 @@
 """history.jsonl: the mean of every loss term at a cadence of images, and its copy in the tracker."""
 
+import math
+import sys
 from typing import Any
 
 import lightning as L
@@ -43,6 +45,7 @@ class History(L.Callback):
         self.batch, self.every = batch, every
         self.means = Means()
         self.since = (start, clock.seconds)
+        self.warned = False
 
     def on_train_batch_end(
         self,
@@ -58,12 +61,23 @@ class History(L.Callback):
             if seconds > 0:
                 row["train/images_per_second"] = images / seconds
             self.since = (module.images_seen, self.clock.seconds)
+            self._warn(module, row)
             self.write(module, row)
-            if not torch.isfinite(torch.tensor(row.get("train/loss", 0.0))):
+            lost = [name for name in module.losses if not math.isfinite(row.get(f"train/{name}", 0.0))]
+            if lost:
                 raise GenlabError(
-                    f"the loss is {row['train/loss']} at {module.images_seen} images: try a lower optimizer.lr or "
-                    f"optimizer.clip_norm=1; the last good checkpoint is in {self.run.checkpoints}"
+                    f"the {lost[0]} is {row[f'train/{lost[0]}']} at {module.images_seen} images: try a lower optimizer.lr "
+                    f"or optimizer.clip_norm=1; the last good checkpoint is in {self.run.checkpoints}"
                 )
+
+    def _warn(self, module: GenerativeModule, row: dict[str, float]) -> None:
+        """Print a warning of the module's the first time, and record it every time."""
+        warning = module.warning({name.removeprefix("train/"): value for name, value in row.items()})
+        if warning is not None:
+            row["train/alarm"] = 1.0
+            if not self.warned:
+                print(f"genlab: warning at {module.images_seen} images: {warning}", file=sys.stderr)
+            self.warned = True
 
     def write(self, module: GenerativeModule, row: dict[str, float]) -> None:
         """One line, in the file and in the tracker."""

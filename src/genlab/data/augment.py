@@ -1,7 +1,7 @@
 """Augmentation whose parameters the network is told, so that they do not leak into what it generates."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +24,37 @@ class Drawn(NamedTuple):
         columns = [self.xflip, self.yflip, self.scale, self.angle.cos() - 1, self.angle.sin()]
         columns += [self.aniso * self.axis.cos(), self.aniso * self.axis.sin(), *self.shift.unbind(1)]
         return torch.stack(columns, dim=1)
+
+
+BICUBIC = REFLECTION = 2  # as torch numbers them
+
+
+class Resampled(torch.autograd.Function):
+    """Bicubic `grid_sample` with reflected borders, differentiable in x as often as one likes: torch's own is so once."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(x, places)
+        return functional.grid_sample(x, places, mode="bicubic", padding_mode="reflection", align_corners=True)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, places = ctx.saved_tensors
+        return Spilled.apply(gradient, x, places), None  # pyright: ignore[reportReturnType]
+
+
+class Spilled(torch.autograd.Function):
+    """The adjoint of `Resampled`: both are linear, so each is the other's derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, x: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(places)
+        backward = torch.ops.aten.grid_sampler_2d_backward
+        return backward(gradient.contiguous(), x, places, BICUBIC, REFLECTION, True, [True, False])[0]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return Resampled.apply(gradient, *ctx.saved_tensors), None, None  # pyright: ignore[reportReturnType]
 
 
 class Geometric:
@@ -64,14 +95,15 @@ class Geometric:
         drawn = self.draw(len(x), x.device)
         return self.apply(x, drawn), drawn.labels()
 
-    def draw(self, n: int, device: torch.device) -> Drawn:
-        """Parameters of n images."""
+    def draw(self, n: int, device: torch.device, p: float | Tensor | None = None) -> Drawn:
+        """Parameters of n images, with another probability than its own if p is given."""
+        p = self.p if p is None else p
 
         def uniform(*shape: int) -> Tensor:
             return torch.rand(*shape, device=device)
 
         def eligible(factor: float) -> Tensor:
-            return uniform(n) < factor * self.p
+            return uniform(n) < factor * p
 
         return Drawn(
             xflip=(eligible(self.xflip) & (uniform(n) < 0.5)).float(),
@@ -97,9 +129,7 @@ class Geometric:
         target = torch.stack([u, v, torch.ones_like(u)], dim=2)  # (H, W, 3)
         with torch.autocast(x.device.type, enabled=False):  # places in bfloat16 would be pixels off
             source = torch.einsum("bij,hwj->bhwi", self.inverse(drawn, width, height), target) / half  # (B, H, W, 2)
-            resampled = functional.grid_sample(
-                x, source.to(x.dtype), mode="bicubic", padding_mode="reflection", align_corners=True
-            )
+            resampled: Tensor = Resampled.apply(x, source.to(x.dtype))  # pyright: ignore[reportAssignmentType]
         return torch.where(moved.view(-1, 1, 1, 1), resampled, x)
 
     def inverse(self, drawn: Drawn, width: int, height: int) -> Tensor:

@@ -16,6 +16,17 @@ from genlab.evaluation.moments import Blocks, Gaussian
 SUMS = ("moments", "spatial")
 
 
+class Span(NamedTuple):
+    """Consecutive indices of samples."""
+
+    first: int
+    count: int
+
+    @property
+    def indices(self) -> range:
+        return range(self.first, self.first + self.count)
+
+
 class Chunk(NamedTuple):
     """Consecutive samples in data space."""
 
@@ -82,11 +93,11 @@ def fill(
     """
     wanted = set(needs)
     sums: dict[str, Blocks] = {}
-    rows: dict[str, list[Tensor]] = {}
-    firsts: list[int] = []
+    rows: dict[str, Tensor] = {}  # (n, ...) each: features would take twice their memory in pieces
+    spans: list[Span] = []
     for chunk in samples:
         seen = extractor(chunk.x.to(device))
-        firsts.append(chunk.first)
+        spans.append(Span(chunk.first, len(chunk.x)))
         for name, values in zip(SUMS, (seen.features, seen.spatial), strict=True):
             if name in wanted and values is not None:
                 if name not in sums:
@@ -103,18 +114,24 @@ def fill(
         }
         for name, values in kept.items():
             if values is not None:
-                rows.setdefault(name, []).append(values)
-    firsts, rows = _gathered(firsts, rows, device)
-    order = sorted(range(len(firsts)), key=firsts.__getitem__)
-    tensors = {name: torch.cat([parts[i] for i in order]) for name, parts in rows.items()}
+                _put(rows, name, spans[-1], values, n)
+    spans = _gathered(spans, rows, device, n)
     for name, width in _widths(sums).items():
         sums.setdefault(name, Blocks(width, blocks, device)).reduce()  # a rank without samples adds nothing
-    if any(len(values) != n for values in tensors.values()) or any(int(s.n.sum()) != n for s in sums.values()):
+    if [i for span in sorted(spans) for i in span.indices] != list(range(n)):
         raise GenlabError(f"there are not {n} samples to be scored")
     moments = sums.get("moments")
     if moments is not None and n <= moments.total.shape[1]:
-        moments = Gaussian.of(tensors["features"])
-    return FeatureBank(n, moments, sums.get("spatial"), **tensors)
+        moments = Gaussian.of(rows["features"])
+    return FeatureBank(n, moments, sums.get("spatial"), **rows)
+
+
+def _put(rows: dict[str, Tensor], name: str, span: Span, values: Tensor, n: int) -> None:
+    """Put rows in their place among n, if they have one there."""
+    if name not in rows:
+        rows[name] = values.new_empty((n, *values.shape[1:]))
+    if span.first + span.count <= n:
+        rows[name][span.first : span.first + span.count] = values
 
 
 def _widths(sums: dict[str, Blocks]) -> dict[str, int]:
@@ -123,16 +140,15 @@ def _widths(sums: dict[str, Blocks]) -> dict[str, int]:
     return {name: width for name in SUMS for (_, other), width in widths.items() if other == name}
 
 
-def _gathered(
-    firsts: list[int], rows: dict[str, list[Tensor]], device: torch.device
-) -> tuple[list[int], dict[str, list[Tensor]]]:
-    """The chunks of all ranks; what no metric needs row by row is not in them."""
+def _gathered(spans: list[Span], rows: dict[str, Tensor], device: torch.device, n: int) -> list[Span]:
+    """The spans of all ranks, with their rows in place; what no metric needs row by row is not sent."""
     rank, world = ranks()
     if world == 1:
-        return firsts, rows
-    shares = gathered({rank: (firsts, {name: [v.cpu() for v in parts] for name, parts in rows.items()})})
-    together: dict[str, list[Tensor]] = {}
-    for _, own in shares.values():
-        for name, parts in own.items():
-            together.setdefault(name, []).extend(v if name in ("x", "y") else v.to(device) for v in parts)
-    return [first for own, _ in shares.values() for first in own], together
+        return spans
+    own = {name: [values[s.first : s.first + s.count].cpu() for s in spans] for name, values in rows.items()}
+    everybody = gathered({rank: (spans, own)})
+    for other, (theirs, parts) in everybody.items():
+        for name, pieces in parts.items() if other != rank else ():
+            for span, values in zip(theirs, pieces, strict=True):
+                _put(rows, name, span, values if name in ("x", "y") else values.to(device), n)
+    return [span for theirs, _ in everybody.values() for span in theirs]

@@ -48,10 +48,13 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """x (B, C, size, size), y -> (B,) critic values: strided convolutions, LeakyReLU, y by projection.
 
-    Projection: D(x, y) = w·φ(x) + e_y·φ(x) (Miyato & Koyama 2018, arXiv:1802.05637, eq. 3).
+    Projection: D(x, y) = w·φ(x) + e_y·φ(x) (Miyato & Koyama 2018, arXiv:1802.05637, eq. 3). `spectral_norm` divides every
+    weight by its largest singular value (Miyato et al. 2018, arXiv:1802.05957, eq. 8).
     """
 
-    def __init__(self, channels: int, size: int, width: int, classes: int, batch_norm: bool):
+    def __init__(
+        self, channels: int, size: int, width: int, classes: int, batch_norm: bool, spectral_norm: bool = False
+    ):
         super().__init__()
         stages = _stages(size)
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1), nn.LeakyReLU(0.2)]
@@ -66,6 +69,9 @@ class Discriminator(nn.Module):
         self.value = nn.Linear(features, 1)
         self.label = nn.Embedding(classes, features) if classes else None
         self.apply(_initialize)
+        for layer in [m for m in self.modules() if isinstance(m, nn.Conv2d | nn.Linear | nn.Embedding)]:
+            if spectral_norm:
+                nn.utils.parametrizations.spectral_norm(layer)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         h = self.layers(x)

@@ -1,22 +1,33 @@
 """Generative adversarial networks."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from genlab.adversarial.augment import Augmentation
 from genlab.adversarial.objectives import Objective
-from genlab.adversarial.penalties import Penalty
+from genlab.adversarial.penalties import Penalty, Round
 from genlab.data.source import Batch
+from genlab.errors import GenlabError
 from genlab.module import GenerativeModule
 from genlab.noise import NoiseStream
 from genlab.optimization import Optimization
 
+FEW = 64  # samples between whose pairs a distance is measured
+
 
 class GAN(GenerativeModule):
-    """x = G(z), z ~ N(0, I); every batch moves the critic, and every `n_critic`-th the generator too."""
+    """x = G(z), z ~ N(0, I); every batch moves the critic, and every `n_critic`-th the generator too.
+
+    The critic sees `packing` samples at once, side by side in channels (Lin et al. 2018, arXiv:1712.04086), after
+    `critic_augment`. Below `collapse`, the share of the data's diversity that samples have, the log says so. Raises
+    GenlabError for counts below 1, a penalty or an augmentation that the objective cannot use, and packs of many labels.
+    """
 
     averaged = ("generator",)
+    losses = ("loss", "critic")
 
     def __init__(
         self,
@@ -28,45 +39,108 @@ class GAN(GenerativeModule):
         latent: int,
         n_critic: int,
         critic_optimizer: Optimization,
+        critic_augment: Augmentation | None = None,
+        packing: int = 1,
+        collapse: float = 0.1,
         **common: Any,
     ):
         super().__init__(**common)
+        for name, count in (("latent", latent), ("n_critic", n_critic), ("packing", packing)):
+            if count < 1:
+                raise GenlabError(f"model.{name}={count}: at least 1 is needed")
+        if packing > 1 and self.classes:
+            raise GenlabError(f"model.packing={packing}: a pack has no label of its own, so model.classes must be 0")
         self.automatic_optimization = False
         self.generator, self.discriminator = generator, discriminator
-        self.objective, self.penalty = objective, penalty
-        self.latent, self.n_critic = latent, n_critic
+        self.objective, self.penalty, self.critic_augment = objective, penalty, critic_augment
+        penalty.check(objective)
+        if critic_augment is not None:
+            critic_augment.check(objective)
+            if len(self.shape) != 3:
+                raise GenlabError("critic_augment changes images, and these data are none: set critic_augment=null")
+        self.latent, self.n_critic, self.packing, self.collapse = latent, n_critic, packing, collapse
         self.optimizations = (*self.optimizations, critic_optimizer)
 
     def loss(self, x: Tensor, y: Tensor | None) -> dict[str, Tensor]:
         """The generator's loss, and the critic's with its values on data and on samples."""
-        fake = self.generator(self._latents(x), y)
-        return {"loss": self.objective.generator(self.discriminator(fake, y)), **self._critic_terms(x, fake, y)}
+        x = x[torch.arange(-len(x) % self.packing + len(x), device=x.device) % len(x)]  # the last pack is filled
+        z = self._latents(x)
+        terms = self._critic_terms(x, self.generator(z, y), z, y, 0)
+        return {"loss": self._generator_loss(x, z, y, 0), **terms}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """What the critic says of data here is said of data that it has not learned from: `held_out`."""
+        terms = super().validation_step(batch, batch_idx)
+        return {"held_out" if name == "real" else name: term for name, term in terms.items()}
 
     def fit_batch(self, batch: Batch) -> dict[str, Tensor]:
         x, y = self.codec.encode(batch.x), batch.y if self.classes else None
+        if len(x) % self.packing:
+            raise GenlabError(f"model.packing={self.packing} does not divide a batch of {len(x)}: change trainer.batch")
+        turn = self.images_seen // (len(x) * self.trainer.world_size)
         generator_step, critic_step = self.optimizers()  # pyright: ignore[reportGeneralTypeIssues]
         with self.toggled_optimizer(critic_step):
+            z = self._latents(x)
             with torch.no_grad():
-                fake = self.generator(self._latents(x), y)
-            terms = self._critic_terms(x, fake, y)
+                fake = self.generator(z, y)
+            terms = self._critic_terms(x, fake, z, y, turn)
             self._descend(critic_step, terms["critic"])
-        turn = self.images_seen // (len(x) * self.trainer.world_size)
+            self.penalty.project(self.discriminator)
+        if len(x) > 1:
+            terms["diversity"] = self._distance(fake) / self._distance(x)
         if turn % self.n_critic == self.n_critic - 1:
             with self.toggled_optimizer(generator_step):
-                loss = self.objective.generator(self.discriminator(self.generator(self._latents(x), y), y))
-                self._descend(generator_step, loss)
-            terms["loss"] = loss
+                terms["loss"] = self._generator_loss(x, self._latents(x), y, turn)
+                self._descend(generator_step, terms["loss"])
         return {name: term.detach() for name, term in terms.items()}
 
-    def _critic_terms(self, x: Tensor, fake: Tensor, y: Tensor | None) -> dict[str, Tensor]:
-        real_value, fake_value = self.discriminator(x, y), self.discriminator(fake, y)
-        penalty = self.penalty(self.discriminator, x, fake, y)
+    def warning(self, means: Mapping[str, float]) -> str | None:
+        diversity = means.get("diversity", 1.0)
+        if diversity >= self.collapse:
+            return None
+        return (
+            f"the generator has collapsed: its samples are {diversity:.3f} times as far from each other as the data are "
+            "(try penalty=r1, model.packing=2 or a lower optimizer.lr)"
+        )
+
+    @torch.enable_grad()  # for penalties, in validation too
+    def _critic_terms(self, x: Tensor, fake: Tensor, z: Tensor, y: Tensor | None, turn: int) -> dict[str, Tensor]:
+        leaves = (self._packed(a).detach().requires_grad_() for a in (x, fake))
+        seen = self._round(*leaves, z, y, turn)
+        assert seen.real_value is not None
+        penalty = self.penalty.critic(seen)
+        if self.critic_augment is not None and self.training and self.objective.undecided is not None:
+            self.critic_augment.observe(seen.real_value.detach() - self.objective.undecided, turn)
         return {
-            "critic": self.objective.critic(real_value, fake_value) + penalty,
+            "critic": self.objective.critic(seen.real_value, seen.fake_value) + penalty,
             "penalty": penalty,
-            "real": real_value.mean(),
-            "fake": fake_value.mean(),
+            "real": seen.real_value.mean(),
+            "fake": seen.fake_value.mean(),
         }
+
+    def _generator_loss(self, x: Tensor, z: Tensor, y: Tensor | None, turn: int) -> Tensor:
+        seen = self._round(self._packed(x), self._packed(self.generator(z, y)), z, y, turn, self.objective.paired)
+        return self.objective.generator(seen.real_value, seen.fake_value) + self.penalty.generator(seen)
+
+    def _round(self, x: Tensor, fake: Tensor, z: Tensor, y: Tensor | None, turn: int, real: bool = True) -> Round:
+        values = self._judge(x, y) if real else None, self._judge(fake, y)
+        return Round(self._judge, lambda z: self._packed(self.generator(z, y)), x, fake, z, y, *values, turn)
+
+    def _judge(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """D of packs x, augmented: penalties differentiate by what was there before, as Karras et al. 2020 do."""
+        if self.critic_augment is not None:
+            x = self._packed(self.critic_augment(x.reshape(-1, *self.shape)))
+        return self.discriminator(x, y)
+
+    def _packed(self, x: Tensor) -> Tensor:
+        """(B, C, ...) -> (B / packing, packing · C, ...)."""
+        return x if self.packing == 1 else x.reshape(-1, self.packing * x.shape[1], *x.shape[2:])
+
+    @staticmethod
+    @torch.no_grad()
+    def _distance(x: Tensor) -> Tensor:
+        """The mean distance between two of a few of x."""
+        return torch.pdist(x[:FEW].flatten(1).float()).mean()
 
     def _descend(self, optimizer: Any, loss: Tensor) -> None:
         optimizer.zero_grad()
