@@ -14,7 +14,7 @@ from genlab.data.source import Batch
 from genlab.errors import GenlabError
 from genlab.evaluate import Options as EvaluateOptions
 from genlab.evaluate import rescore
-from genlab.evaluation.evaluator import draw
+from genlab.evaluation.evaluator import Cost, drawn
 from genlab.gaussian.denoiser import Denoiser, Index, Time
 from genlab.gaussian.grids import Trailing
 from genlab.gaussian.guidance import Classifier, ClassifierFree
@@ -289,8 +289,10 @@ def test_models_of_one_step_take_no_guidance():
 @torch.no_grad()
 def test_guiding_costs_two_evaluations_a_step(common):
     model = diffusion(common, lambda denoiser, classes: ClassifierFree(denoiser, classes, w=1.0), steps=5)
-    assert draw(model, 4, 4, 0).nfe == 10
-    assert draw(diffusion(common, steps=5), 4, 4, 0).nfe == 5
+    for drawing, nfe in ((model, 10), (diffusion(common, steps=5), 5)):
+        cost = Cost()
+        assert [chunk.first for chunk in drawn(drawing, 4, 4, 0, cost)] == [0]
+        assert cost.nfe == nfe
 
 
 @pytest.mark.slow
