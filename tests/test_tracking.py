@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,12 +27,24 @@ def records(path: Path) -> Iterator[Any]:
             continue
         crc, length, kind = struct.unpack_from("<IHB", data, at)
         body = data[at + 7 : at + 7 + length]
+        if len(body) < length:
+            return  # it is being written
         assert crc == zlib.crc32(body, zlib.crc32(bytes([kind])))
         at, parts = at + 7 + length, (body if kind in (1, 2) else parts + body)
         if kind in (1, 4):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(parts)
             yield record
+
+
+def finished(path: Path) -> list[Any]:
+    """The records of a run, which W&B's own process goes on writing for a moment after the run has finished."""
+    for _ in range(200):
+        found = list(records(path))
+        if any(record.WhichOneof("record_type") == "exit" for record in found):
+            return found
+        time.sleep(0.05)
+    pytest.fail(f"{path} never came to its end")
 
 
 def test_the_offline_run_equals_the_history(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,7 +55,7 @@ def test_the_offline_run_equals_the_history(outputs: Path, monkeypatch: pytest.M
     overrides += ["trainer.validate_every=48", "trainer.sample_every=48", "evaluation.n=8", "logger.mode=offline"]
     train(preflight("train", overrides), outputs / "run")
     (path,) = (outputs / "run").glob("wandb/offline-run-*/*.wandb")
-    found = list(records(path))
+    found = finished(path)
     rows: list[dict[str, Any]] = []
     for record in found:
         if record.WhichOneof("record_type") == "history":

@@ -37,13 +37,15 @@ class GenerativeModule(L.LightningModule, abc.ABC):
     """A distribution over data that can be trained, sampled and, sometimes, scored."""
 
     likelihood: Literal["exact", "bound", "ode"] | None = None
+    bound: str | None = None
+    """The name of a log_prob that is a bound and depends on how it is computed: ELBO, IW-64."""
     discrete: bool = False
     """Whether log_prob is of probabilities on the codec's lattice, and not of a density."""
     repeats: int = 1
     """Over how many draws of a log-density, each with its own dequantization, its value is averaged."""
     averaged: ClassVar[tuple[str, ...]]
     """The submodules that sampling uses: their running average is kept, and their calls are its cost."""
-    losses: ClassVar[tuple[str, ...]] = ("loss",)
+    minimized: ClassVar[tuple[str, ...]] = ("loss",)
     """The terms that optimizers minimize: a run ends where one of them is no longer a number."""
     judged_by: ClassVar[str | None] = None
     """Of a module that cannot draw, the held-out term that is a run's objective in place of its samples' scores."""
@@ -168,6 +170,10 @@ class GenerativeModule(L.LightningModule, abc.ABC):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         return self._terms(batch)
+
+    def validated(self) -> dict[str, Tensor]:
+        """What a whole pass over the held-out data tells beyond the means of its terms."""
+        return {}
 
     def _terms(self, batch: Batch) -> dict[str, Tensor]:
         return self.loss(self.codec.encode(batch.x), batch.y if self.classes else None)

@@ -63,10 +63,10 @@ class History(L.Callback):
             self.since = (module.images_seen, self.clock.seconds)
             self._warn(module, row)
             self.write(module, row)
-            lost = [name for name in module.losses if not math.isfinite(row.get(f"train/{name}", 0.0))]
+            lost = [name for name in module.minimized if not math.isfinite(row.get(f"train/{name}", 0.0))]
             if lost:
                 raise GenlabError(
-                    f"the {lost[0]} is {row[f'train/{lost[0]}']} at {module.images_seen} images: try a lower optimizer.lr "
+                    f"train/{lost[0]} is {row[f'train/{lost[0]}']} at {module.images_seen} images: try a lower optimizer.lr "
                     f"or optimizer.clip_norm=1; the last good checkpoint is in {self.run.checkpoints}"
                 )
 

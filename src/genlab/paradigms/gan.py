@@ -27,7 +27,7 @@ class GAN(GenerativeModule):
     """
 
     averaged = ("generator",)
-    losses = ("loss", "critic")
+    minimized = ("loss", "critic")
 
     def __init__(
         self,
