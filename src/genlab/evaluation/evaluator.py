@@ -293,6 +293,7 @@ class Evaluator:
                 between()
         parts = gathered(parts)
         cost = {"kind": module.likelihood, "likelihood_nfe": summed(evaluations.rows) / len(test.x)}
+        cost |= {"bound": module.bound} if module.bound else {}
         split = {k: torch.cat([parts[first][k] for first in sorted(parts)]) for k in parts[min(parts)]}
         values = torch.stack([*split.values()]).sum(0)
         name, held_against = ("nll", {}) if points else ("bits_per_dim", {})

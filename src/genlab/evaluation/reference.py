@@ -24,7 +24,7 @@ from genlab.evaluation.features import FeatureBank, Features
 from genlab.evaluation.moments import Gaussian
 from genlab.files import locked, place, sha256
 
-FORMAT = 1  # of the files: counted up when the same key comes to mean other numbers
+FORMAT = 2  # of the files: counted up when the same key comes to mean other numbers
 GAUSSIANS = {"moments": "", "spatial": "_s"}
 KEPT = ("features", "logits")  # tensors that are files; x and y are the data's own
 

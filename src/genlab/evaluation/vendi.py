@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from genlab.evaluation.features import FeatureBank
 from genlab.evaluation.moments import ROWS, Blocks
@@ -23,12 +24,21 @@ class Vendi:
     def replicates(self, real: FeatureBank, fake: FeatureBank, blocks: int) -> list[dict[str, float]]:
         """The value, and, for several blocks, those without the fakes of index ≡ k mod blocks."""
         features = fake.finite("features", self.key, 1)  # (N, D)
-        sums = Blocks(features.shape[1], blocks, features.device)
-        for first in range(0, len(features), ROWS):
-            sums.update(F.normalize(features[first : first + ROWS].double(), dim=1), first)
-        left = [sums.without(k) for k in range(blocks)] if blocks > 1 else []
-        return [{self.key: self._score(part)} for part in (sums, *left)]
+        whole, n = _gram(features), len(features)
+        answer = [self._score(whole, n)]
+        for k in range(blocks if blocks > 1 else 0):  # gone through twice, because ten matrices at once are large
+            block = features[k::blocks]
+            answer.append(self._score(whole - _gram(block), n - len(block)))
+        return answer
 
-    def _score(self, sums: Blocks) -> float:
-        spectrum = torch.linalg.eigvalsh(sums.gram / sums.n.sum())  # (D,), of the lower triangle
-        return torch.special.entr(spectrum.clamp(min=0)).sum().exp().item()
+    def _score(self, gram: Tensor, n: int) -> dict[str, float]:
+        spectrum = torch.linalg.eigvalsh(gram / n)  # (D,), of the lower triangle
+        return {self.key: torch.special.entr(spectrum.clamp(min=0)).sum().exp().item()}
+
+
+def _gram(features: Tensor) -> Tensor:
+    """The lower triangle of Σᵢ f̂ᵢ f̂ᵢᵀ, f̂ being f/‖f‖: (N, D) -> (D, D)."""
+    sums = Blocks(features.shape[1], 1, features.device)
+    for rows in features.split(ROWS):
+        sums.update(F.normalize(rows.double(), dim=1), 0)
+    return sums.gram
