@@ -68,6 +68,8 @@ def shrunk(config: DictConfig, pictures: dict[int, Path]) -> list[str]:
         if OmegaConf.select(config, key, default=missing) is not missing:
             small.append(f"{key}={value}")
     small += [f"evaluation.metrics.{name}.most=24" for name, m in config.evaluation.metrics.items() if "most" in m]
+    if "generator" in config.network and "width" in config.network:
+        small.append("network.width=32")  # hundreds of channels, whatever the images
     if config.data.shape[-1] > 8:
         rendered = "path" not in config.data.source
         few = ["train=64", "test=64"] if rendered else [f"path={pictures[config.data.shape[-1]]}"]

@@ -22,6 +22,16 @@ TINY = ["trainer.batch=16", "trainer.log_every=32", "trainer.validate_every=48",
 FAMILIES = {
     "diffusion": ["experiment=digits/ddpm", "sampler.steps=2", "optimizer.warmup_images=48"],
     "gan": ["experiment=digits/wgan_gp", "model.n_critic=3"],
+    "gan-ada": [  # with all that a GAN remembers: p and the signs of ADA, LeCam's means, the turns of lazy R1
+        *(
+            "experiment=digits/dcgan",
+            "model.n_critic=2",
+            "critic_augment=ada",
+            "critic_augment.images=200",
+            "critic_augment.p=0.5",
+        ),
+        *("penalty=r1_lecam", "penalty.terms.r1.every=4", "averaging=half_life"),  # ADA is cut between two of its moves
+    ],
     "vae": ["experiment=digits/vae"],
 }
 RESUME = """

@@ -1,74 +1,154 @@
 """Penalties of critics whose gradient is known everywhere."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from genlab.adversarial.penalties import GradientPenalty, NoPenalty
+from genlab.adversarial.objectives import NonSaturating
+from genlab.adversarial.penalties import (
+    DRAGAN,
+    R1,
+    R2,
+    GradientPenalty,
+    Lazy,
+    NoPenalty,
+    Penalty,
+    Sum,
+    WeightClipping,
+    ZeroCentred,
+)
+from genlab.errors import GenlabError
 
+Shown = Callable[..., Any]
 
-class Linear(nn.Module):
-    """D(x, y) = (y + 1) w·x."""
-
-    def __init__(self, w):
-        super().__init__()
-        self.w = nn.Parameter(w)
-
-    def forward(self, x, y=None):
-        return (x * self.w).flatten(1).sum(1) * (1 if y is None else y + 1)
-
-
-class Quadratic(nn.Module):
-    """D(x) = |x|²/2, of gradient x."""
-
-    def forward(self, x, y=None):
-        return (x**2).flatten(1).sum(1) / 2
-
-
-@pytest.fixture
-def critic():
-    return Linear(torch.randn(3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
-
-
-@pytest.fixture
-def pair():
-    return torch.randn(2, 5, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+OF_LENGTH = {  # of a linear critic of slope |w| = l, and its derivative
+    "gradient": (GradientPenalty(10.0), lambda l: 10 * (l - 1) ** 2, lambda l: 20 * (l - 1)),
+    "one-sided": (GradientPenalty(10.0, True), lambda l: 10 * max(l - 1, 0) ** 2, lambda l: 20 * max(l - 1, 0)),
+    "dragan": (DRAGAN(10.0, 0.5), lambda l: 10 * (l - 1) ** 2, lambda l: 20 * (l - 1)),
+    "zero-centred": (ZeroCentred(3.0), lambda l: 3 * l**2, lambda l: 6 * l),
+    "r1": (R1(3.0), lambda l: 1.5 * l**2, lambda l: 3 * l),
+    "r2": (R2(3.0), lambda l: 1.5 * l**2, lambda l: 3 * l),
+    "sum": (Sum({"r1": R1(3.0), "gp": GradientPenalty(1.0)}), lambda l: 1.5 * l**2 + (l - 1) ** 2, lambda l: 5 * l - 2),
+}
+of_length = pytest.mark.parametrize(("penalty", "value", "derivative"), OF_LENGTH.values(), ids=OF_LENGTH)
 
 
+@of_length
 @pytest.mark.parametrize("length", [0.25, 1.0, 7.0])
-def test_penalty_of_a_linear_critic(critic, pair, length):
-    """weight (|w| - 1)² on both sides of 1, and 2 weight (|w| - 1) w/|w| to the critic."""
+def test_penalty_of_a_linear_critic(
+    penalty: Penalty, value: Any, derivative: Any, length: float, linear: Any, pair: Tensor, shown: Shown
+) -> None:
+    """A function of |w| alone; its gradient is the derivative times w/|w|."""
     with torch.no_grad():
-        critic.w *= length / critic.w.norm()
-    penalty = GradientPenalty(10.0)(critic, *pair, None)
-    penalty.backward()
-    assert penalty.item() == pytest.approx(10 * (length - 1) ** 2, abs=1e-12)
-    torch.testing.assert_close(critic.w.grad, 20 * (length - 1) * critic.w.detach() / length)
+        linear.w *= length / linear.w.norm()
+    term = penalty.critic(shown(linear, *pair))
+    term.backward()
+    assert term.item() == pytest.approx(value(length), abs=1e-12)
+    torch.testing.assert_close(linear.w.grad, derivative(length) * linear.w.detach() / length, rtol=1e-7, atol=1e-9)
 
 
-def test_penalty_of_a_conditional_critic_uses_each_label(critic, pair):
+def test_penalty_of_a_conditional_critic_uses_each_label(linear: Any, pair: Tensor, shown: Shown) -> None:
     y = torch.tensor([0, 1, 0, 1, 2])
-    lengths = (y + 1) * critic.w.detach().norm()
-    assert GradientPenalty(1.0)(critic, *pair, y).item() == pytest.approx((lengths - 1).square().mean().item())
+    lengths = (y + 1) * linear.w.detach().norm()
+    seen = shown(linear, *pair, y)
+    assert GradientPenalty(1.0).critic(seen).item() == pytest.approx((lengths - 1).square().mean().item())
+    assert DRAGAN(1.0, 0.5).critic(seen).item() == pytest.approx((lengths - 1).square().mean().item())
+    assert R1(2.0).critic(seen).item() == pytest.approx(lengths.square().mean().item())
 
 
-def test_penalty_is_taken_between_data_and_samples():
-    """|x_u| = 1 + 2u between lengths 1 and 3: E(2u)² = 4/3 where u is uniform, and each sample has its own u."""
+def test_each_penalty_is_taken_at_its_own_place(quadratic: Any, pair: Tensor, shown: Shown) -> None:
+    """The slope of |x|²/2 is x: R1 sees data, R2 samples."""
+    seen = shown(quadratic, *pair)
+    x, fake = (a.flatten(1).square().sum(1).mean().item() for a in pair)
+    assert R1(1.0).critic(seen).item() == pytest.approx(x / 2)
+    assert R2(1.0).critic(seen).item() == pytest.approx(fake / 2)
+
+
+@pytest.mark.parametrize(("penalty", "mean"), [(GradientPenalty(1.0), 4 / 3), (ZeroCentred(1.0), 13 / 3)])
+def test_penalty_is_taken_between_data_and_samples(penalty: Penalty, mean: float, quadratic: Any, shown: Shown) -> None:
+    """|x_u| = 1 + 2u between lengths 1 and 3: E(2u)² = 4/3 and E(1 + 2u)² = 13/3 where each sample has its own uniform u."""
     torch.manual_seed(0)
     n, unit = 20_000, torch.tensor([0.6, 0.8], dtype=torch.float64)
-    penalty = GradientPenalty(1.0)(Quadratic(), (3 * unit).expand(n, 2), unit.expand(n, 2), None)
-    standard_error = (16 / 5 - 16 / 9) ** 0.5 / n**0.5
-    assert abs(penalty.item() - 4 / 3) < 4 * standard_error
+    term = penalty.critic(shown(quadratic, (3 * unit).expand(n, 2), unit.expand(n, 2)))
+    assert abs(term.item() - mean) < 4 * 2.5 / n**0.5  # at most the standard deviation of (1 + 2u)²
 
 
-def test_penalty_is_known_in_validation_and_reaches_no_generator(critic, pair):
+def test_dragan_is_taken_about_the_data(quadratic: Any, shown: Shown) -> None:
+    """x ∈ {1, -1}: std 1, δ = u v/2 with E δ = 1/8 and E δ² = 1/36, so E (|x + δ| - 1)² = E δ²: |δ| < 1."""
+    torch.manual_seed(0)
+    x = torch.ones(20_000, 1, dtype=torch.float64)
+    x[::2] = -1
+    term = DRAGAN(1.0, 0.5).critic(shown(quadratic, x, 100 * x))
+    assert term.item() == pytest.approx(1 / 36, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["gradient", "one-sided", "dragan", "zero-centred", "r1", "r2"])
+def test_penalty_is_known_in_validation_and_reaches_no_generator(
+    name: str, linear: Any, pair: Tensor, shown: Shown
+) -> None:
+    penalty = OF_LENGTH[name][0]
     with torch.no_grad():
-        assert GradientPenalty(1.0)(critic, *pair, None) > 0
+        seen = shown(linear, *pair)
+    with torch.enable_grad():
+        assert penalty.critic(seen) > 0
     fake = pair[1].requires_grad_()
-    GradientPenalty(1.0)(Quadratic(), pair[0], fake, None)
-    (GradientPenalty(1.0)(critic, pair[0], fake, None)).backward()
+    penalty.critic(shown(linear, pair[0], fake)).backward()
     assert fake.grad is None
 
 
-def test_no_penalty(critic, pair):
-    assert NoPenalty()(critic, *pair, None).item() == 0
+@pytest.mark.parametrize("penalty", [GradientPenalty(1.0), DRAGAN(1.0, 0.5), R1(1.0)])
+def test_a_flat_critic_has_finite_gradients(penalty: Penalty, linear: Any, pair: Tensor, shown: Shown) -> None:
+    """The norm of a slope of 0 is where a root has no derivative."""
+    with torch.no_grad():
+        linear.w.zero_()
+    penalty.critic(shown(linear, *pair)).backward()
+    assert linear.w.grad.isfinite().all()
+
+
+def test_no_penalty(linear: Any, pair: Tensor, shown: Shown) -> None:
+    assert NoPenalty().critic(shown(linear, *pair)).item() == 0
+    assert NoPenalty().generator(shown(linear, *pair)).item() == 0
+
+
+def test_lazy_is_dense_on_average_and_counts_batches(linear: Any, pair: Tensor, shown: Shown) -> None:
+    dense, lazy = R1(3.0), Lazy(R1(3.0), 4)
+    full = dense.critic(shown(linear, *pair)).item()
+    terms = [lazy.critic(shown(linear, *pair, turn=turn)).item() for turn in range(8, 16)]
+    assert terms == pytest.approx([4 * full, 0, 0, 0] * 2)
+    assert sum(terms) / len(terms) == pytest.approx(full)
+    lazy.eval()
+    assert lazy.critic(shown(linear, *pair, turn=1)).item() == pytest.approx(full)
+
+
+def test_weights_are_clipped_after_a_step_alone() -> None:
+    critic, term = nn.Linear(3, 3), WeightClipping(0.1)
+    with torch.no_grad():
+        critic.weight.copy_(torch.tensor([[-5.0, 0.05, 0.3], [0.1, -0.1, 0.0], [1.0, -0.01, -0.2]]))
+    Sum({"clip": term, "lazy": Lazy(WeightClipping(0.2), 3)}).project(critic)
+    expected = torch.tensor([[-0.1, 0.05, 0.1], [0.1, -0.1, 0.0], [0.1, -0.01, -0.1]])
+    torch.testing.assert_close(critic.weight.detach(), expected, rtol=0, atol=0)
+    assert critic.bias.abs().max() <= 0.1
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: GradientPenalty(-1.0),
+        lambda: DRAGAN(1.0, -0.5),
+        lambda: ZeroCentred(-1.0),
+        lambda: R1(-0.1),
+        lambda: R2(-0.1),
+        lambda: WeightClipping(-0.01),
+        lambda: Lazy(R1(1.0), 0),
+    ],
+)
+def test_what_makes_no_sense_is_refused(build: Callable[[], Penalty]) -> None:
+    with pytest.raises(GenlabError, match="penalty"):
+        build()
+
+
+def test_penalties_of_the_slope_suit_every_objective() -> None:
+    Sum({"lazy": Lazy(R1(1.0), 2), "gp": GradientPenalty(1.0)}).check(NonSaturating())

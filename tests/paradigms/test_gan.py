@@ -1,16 +1,27 @@
 """Two players, two optimizers: whose turn it is, and that neither moves the other."""
 
+import copy
+import json
+
 import lightning as L
 import pytest
 import torch
+from torch import nn
 
-from genlab.adversarial.objectives import NonSaturating, Wasserstein
-from genlab.adversarial.penalties import GradientPenalty, NoPenalty
+from genlab.adversarial.augment import Augmentation, DiffAugment
+from genlab.adversarial.consistency import LatentConsistency, LeCam
+from genlab.adversarial.objectives import Hinge, Minimax, NonSaturating, Relativistic, Wasserstein
+from genlab.adversarial.penalties import R1, GradientPenalty, Lazy, NoPenalty, Penalty, WeightClipping
+from genlab.config import preflight
 from genlab.data.source import Batch
+from genlab.errors import GenlabError
+from genlab.networks.dcgan import Discriminator
 from genlab.networks.mlp import MLP
 from genlab.noise import NoiseStream
 from genlab.optimization import Optimization
 from genlab.paradigms.gan import GAN
+from genlab.run import Run
+from genlab.training import train
 
 BATCH = 4
 
@@ -30,17 +41,16 @@ class Watch(L.Callback):
 
 @pytest.fixture
 def build(common):
-    def build(n_critic=1, objective=None, penalty=None, classes=0, clip_norm=None):
+    def build(n_critic=1, objective=None, penalty=None, classes=0, clip_norm=None, packing=1, **more):
         torch.manual_seed(0)
+        players = {"generator": MLP(3, 2, 8, 2, classes), "discriminator": MLP(2 * (packing or 1), 0, 8, 2, classes)}
         return GAN(
-            generator=MLP(3, 2, 8, 2, classes),
-            discriminator=MLP(2, 0, 8, 2, classes),
+            packing=packing,
             objective=objective or NonSaturating(),
             penalty=penalty or NoPenalty(),
-            latent=3,
             n_critic=n_critic,
             critic_optimizer=Optimization(torch.optim.SGD, lr=0.2, warmup_images=2 * BATCH, clip_norm=clip_norm),
-            **common(2, classes),
+            **common(2, classes) | players | {"latent": 3} | more,
         )
 
     return build
@@ -52,7 +62,12 @@ def batches(n, labels=False):
     return [Batch(torch.randn(BATCH, 2, generator=generator), y) for _ in range(n)]
 
 
-PENALTIES = {"none": NoPenalty(), "gradient": GradientPenalty(10.0)}
+PENALTIES = {
+    "none": NoPenalty(),
+    "gradient": GradientPenalty(10.0),
+    "r1": R1(1.0),
+    "latent": LatentConsistency(1.0, 0.5, 0.1),
+}
 
 
 @pytest.mark.parametrize("penalty", PENALTIES.values(), ids=PENALTIES)
@@ -126,3 +141,272 @@ def test_conditional_training_and_samples(build, fit):
         parts = module.sample(NoiseStream(0), 5, y[:5]), module.sample(NoiseStream(0, 5), 3, y[5:])
     torch.testing.assert_close(samples, torch.cat(parts))
     assert (samples - module.sample(NoiseStream(0), 8, y.flip(0))).abs().max() > 1e-6
+
+
+# ---------------------------------------------------------------------- what the critic is shown
+
+
+class Recorder(Penalty):
+    """Keeps the rounds it is asked about."""
+
+    def __init__(self):
+        super().__init__()
+        self.rounds = []
+
+    def critic(self, seen):
+        self.rounds.append(seen)
+        return seen.x.new_zeros(())
+
+
+def test_a_packed_critic_sees_samples_side_by_side(build, fit):
+    penalty = Recorder()
+    module, (batch,) = build(penalty=penalty, packing=2), batches(1)
+    fit(module, [batch])
+    (seen,) = penalty.rounds
+    torch.testing.assert_close(seen.x, torch.cat([batch.x[::2], batch.x[1::2]], dim=1))
+    assert seen.fake.shape == (BATCH // 2, 4)
+    assert seen.real_value.shape == (BATCH // 2,)
+
+
+def test_images_are_packed_in_channels(build):
+    module = build(packing=2)
+    x = torch.randn(4, 3, 5, 5)
+    packed = module._packed(x)
+    assert packed.shape == (2, 6, 5, 5)
+    torch.testing.assert_close(packed[1, 3:], x[3])
+
+
+def test_validation_fills_the_last_pack_from_the_first_samples(build):
+    module = build(packing=3)
+    x = batches(1)[0].x
+    terms = module.loss(x, None)
+    torch.testing.assert_close(terms["real"], module.discriminator(x[[0, 1, 2, 3, 0, 1]].view(2, 6)).mean())
+
+
+def test_batches_seen_are_counted_from_the_start_of_training(build, fit):
+    penalty = Recorder()
+    module = build(penalty=penalty)
+    module.images_seen = 7 * BATCH
+    fit(module, batches(3))
+    assert [seen.turn for seen in penalty.rounds] == [7, 8, 9]
+
+
+def test_a_lazy_penalty_comes_at_the_same_batches_after_resuming(build, fit):
+    module = build(penalty=Lazy(R1(1.0), 4))
+    module.images_seen = 6 * BATCH
+    penalties = []
+
+    class Terms(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, *_):
+            penalties.append(outputs["penalty"].item())
+
+    fit(module, batches(7), Terms())
+    assert [p > 0 for p in penalties] == [False, False, True, False, False, False, True]
+
+
+def test_weights_are_clipped_after_every_step_of_the_critic(build, fit):
+    class Largest(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            assert max(p.abs().max() for p in pl_module.discriminator.parameters()) <= torch.tensor(0.05)
+            assert max(p.abs().max() for p in pl_module.generator.parameters()) > 0.05
+
+    fit(build(objective=Wasserstein(), penalty=WeightClipping(0.05)), batches(3), Largest())
+
+
+class Brighter(Augmentation):
+    """x + 1, counting its calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def forward(self, x):
+        self.calls.append(x)
+        return x + 1
+
+    def observe(self, certainty, turn):
+        self.calls.append((certainty, turn))
+
+
+class Pixels(nn.Module):
+    """z -> one image of one channel of 2 x 2."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 4)
+
+    def forward(self, z, y=None):
+        return self.linear(z).view(-1, 1, 2, 2)
+
+
+class Mean(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x, y=None):
+        return self.weight * x.mean((1, 2, 3))
+
+
+def test_data_and_samples_are_augmented_in_both_turns_and_penalties_differentiate_by_what_was_before(
+    build, fit, common
+):
+    augment, penalty = Brighter(), Recorder()
+    module = build(penalty=penalty, critic_augment=augment, generator=Pixels(), discriminator=Mean(), shape=(1, 2, 2))
+    x = torch.randn(BATCH, 1, 2, 2)
+    before = copy.deepcopy(module.discriminator)
+    fit(module, [Batch(x, None)])
+    real, fake, (certainty, turn), samples = augment.calls
+    torch.testing.assert_close(real, x)
+    assert turn == 0
+    torch.testing.assert_close(certainty, before(x + 1))
+    assert samples.requires_grad  # the generator learns through it
+    (seen,) = penalty.rounds
+    torch.testing.assert_close(seen.x, x)
+    torch.testing.assert_close(seen.real_value, before(x + 1))
+    torch.testing.assert_close(fake, seen.fake)
+
+
+def test_the_generator_of_a_relativistic_pair_is_told_of_data(build):
+    module, (batch,) = build(objective=Relativistic()), batches(1)
+    torch.manual_seed(3)
+    terms = module.loss(batch.x, None)
+    torch.manual_seed(3)
+    fakes = [module.generator(torch.randn(BATCH, 3)) for _ in range(2)]
+    real, first, second = (module.discriminator(a) for a in (batch.x, *fakes))
+    torch.testing.assert_close(terms["critic"], nn.functional.softplus(first - real).mean())
+    # the critic's terms come second in the dictionary, and its samples are drawn first
+    torch.testing.assert_close(terms["loss"], nn.functional.softplus(real - first).mean())
+    assert not torch.equal(first, second)
+
+
+def test_the_generator_pays_what_a_penalty_asks_of_it(build):
+    """zCR with δ = 0 costs nothing, and otherwise rewards what is apart: the loss is lower."""
+    (batch,) = batches(1)
+
+    def loss(std):
+        torch.manual_seed(3)
+        return build(penalty=LatentConsistency(0.0, 100.0, std)).loss(batch.x, None)["loss"].item()
+
+    assert loss(0.0) == pytest.approx(build().loss(batch.x, None)["loss"].item(), rel=1e-5)
+    assert loss(1.0) < loss(0.0) - 0.1
+
+
+def test_held_out_values_are_named_so(build):
+    module, (batch,) = build(), batches(1)
+    terms = module.validation_step(batch, 0)
+    torch.testing.assert_close(terms["held_out"], module.discriminator(batch.x).mean())
+    assert "real" not in terms
+
+
+# ---------------------------------------------------------------------- collapse
+
+
+class Terms(L.Callback):
+    def __init__(self):
+        self.diversity = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, *_):
+        self.diversity.append(outputs["diversity"].item())
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.02])
+def test_diversity_is_relative_to_the_data(build, fit, scale):
+    """A generator that draws scale · z in two dimensions, of data from N(0, I)."""
+    module, terms = build(), Terms()
+    module.generator = nn.Linear(3, 2, bias=False)
+    module.generator.forward = lambda z, y=None: scale * z[:, :2] + 0 * module.generator.weight.sum()
+    fit(module, [Batch(torch.randn(400, 2), None) for _ in range(5)], terms)
+    assert sum(terms.diversity) / 5 == pytest.approx(scale, rel=0.1)
+    assert (module.warning({"diversity": terms.diversity[0]}) is not None) == (scale < 0.1)
+
+
+def test_a_collapse_is_said_once_and_recorded_every_time(outputs, capsys):
+    small = ["trainer.batch=16", "trainer.log_every=32", "evaluation.n=0", "logger=none", "trainer.max_images=96"]
+    experiment = ["experiment=digits/dcgan", *small]
+    train(preflight("train", [*experiment, "model.collapse=1000"]), outputs / "collapsed")
+    assert capsys.readouterr().err.count("the generator has collapsed") == 1
+    rows = [json.loads(line) for line in (outputs / "collapsed" / "history.jsonl").read_text().splitlines()]
+    assert [row["train/alarm"] for row in rows] == [1.0] * 3
+    train(preflight("train", [*experiment, "model.collapse=0"]), outputs / "diverse")
+    assert "collapsed" not in capsys.readouterr().err
+    assert "train/alarm" not in (outputs / "diverse" / "history.jsonl").read_text()
+
+
+# ---------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize("name", ["n_critic", "latent", "packing"])
+def test_counts_below_1_are_refused(build, name):
+    with pytest.raises(GenlabError, match=rf"model\.{name}=0: at least 1"):
+        build(**{name: 0})
+
+
+def test_packs_that_do_not_divide_a_batch_are_refused(build, fit):
+    with pytest.raises(GenlabError, match=r"model\.packing=3 does not divide a batch of 4"):
+        fit(build(packing=3), batches(1))
+    with pytest.raises(GenlabError, match=r"model\.packing=2: a pack has no label"):
+        build(packing=2, classes=3)
+
+
+def test_what_an_objective_cannot_use_is_refused(build):
+    with pytest.raises(GenlabError, match="LeCam"):
+        build(objective=Relativistic(), penalty=LeCam(0.3, 0.9, 0))
+    with pytest.raises(GenlabError, match="these data are none"):
+        build(critic_augment=DiffAugment(1.0, 0.125, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("player", "n_critic", "term"),
+    [("optimizer", 1, "loss"), ("model.critic_optimizer", 1, "loss"), ("model.critic_optimizer", 1000, "critic")],
+)
+def test_one_player_that_is_no_number_any_more_ends_the_run_and_finite_weights_are_kept(
+    outputs, player, n_critic, term
+):
+    """Also where the generator, whose loss would say so, has no turn."""
+    small = ["trainer.batch=16", "trainer.log_every=64", "evaluation.n=0", "logger=none", f"model.n_critic={n_critic}"]
+    calm = ["experiment=digits/dcgan", *small, "optimizer.warmup_images=0", "trainer.checkpoint_every=16"]
+    train(preflight("train", [*calm, "trainer.max_images=16"]), outputs / "run")
+    other = "model.critic_optimizer" if player == "optimizer" else "optimizer"
+    wild = [*calm, "trainer.max_images=640", f"{player}.lr=1e30", f"{other}.lr=1e-4", "trainer.checkpoint_every=0"]
+    with pytest.raises(GenlabError, match=rf"train/{term} is (nan|-?inf) at .* images: try a lower optimizer\.lr"):
+        train(preflight("train", wild), outputs / "run")
+    state = Run(outputs / "run").load_checkpoint()
+    assert state is not None
+    assert state["images_seen"] == 16
+    assert all(value.isfinite().all() for value in state["state_dict"].values())
+
+
+# ---------------------------------------------------------------------- choices
+
+
+def test_each_player_may_have_its_own_rate_and_both_decay():
+    model = preflight("train", ["model=dcgan", "model.critic_optimizer.lr=0.25", "optimizer.decay_images=100"]).model
+    assert (model.optimizer.lr, model.critic_optimizer.lr) == (2e-4, 0.25)
+    assert model.optimizer.decay_images == model.critic_optimizer.decay_images == 100
+
+
+def test_a_penalty_without_a_gan_is_refused():
+    with pytest.raises(GenlabError, match="model=ddpm takes no penalty"):
+        preflight("train", ["model=ddpm", "penalty=r1"])
+
+
+def test_spectral_norm_makes_the_critic_of_dcgan_lipschitz_layer_by_layer():
+    torch.manual_seed(0)
+    critic = Discriminator(channels=1, size=8, width=8, classes=3, batch_norm=False, spectral_norm=True)
+    x, y = torch.randn(16, 1, 8, 8), torch.arange(16) % 3
+    for _ in range(200):
+        critic(x, y)
+    layers = [m for m in critic.modules() if hasattr(m, "parametrizations")]
+    assert len(layers) == 4
+    for layer in layers:
+        assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(1, rel=2e-3)
+
+
+@pytest.mark.parametrize("objective", [Minimax(), Hinge(), Relativistic()])
+def test_every_objective_trains(build, fit, objective):
+    module = build(objective=objective, penalty=R1(1.0))
+    before = [p.detach().clone() for p in module.parameters()]
+    fit(module, batches(3))
+    pairs = zip(before, module.parameters(), strict=True)
+    assert all(not torch.equal(a, b) for a, b in pairs if a.ndim > 1)  # a constant may not matter to a critic

@@ -96,7 +96,7 @@ class GAN(GenerativeModule):
 
     def warning(self, means: Mapping[str, float]) -> str | None:
         diversity = means.get("diversity", 1.0)
-        if diversity >= self.collapse:
+        if not diversity < self.collapse:
             return None
         return (
             f"the generator has collapsed: its samples are {diversity:.3f} times as far from each other as the data are "
@@ -105,8 +105,8 @@ class GAN(GenerativeModule):
 
     @torch.enable_grad()  # for penalties, in validation too
     def _critic_terms(self, x: Tensor, fake: Tensor, z: Tensor, y: Tensor | None, turn: int) -> dict[str, Tensor]:
-        leaves = (self._packed(a).detach().requires_grad_() for a in (x, fake))
-        seen = self._round(*leaves, z, y, turn)
+        shown, drawn = (self._packed(a).detach().requires_grad_() for a in (x, fake))
+        seen = self._round(shown, drawn, z, y, turn)
         assert seen.real_value is not None
         penalty = self.penalty.critic(seen)
         if self.critic_augment is not None and self.training and self.objective.undecided is not None:
@@ -129,7 +129,7 @@ class GAN(GenerativeModule):
     def _judge(self, x: Tensor, y: Tensor | None) -> Tensor:
         """D of packs x, augmented: penalties differentiate by what was there before, as Karras et al. 2020 do."""
         if self.critic_augment is not None:
-            x = self._packed(self.critic_augment(x.reshape(-1, *self.shape)))
+            x = self._packed(self.critic_augment(x.reshape(-1, x.shape[1] // self.packing, *x.shape[2:])))
         return self.discriminator(x, y)
 
     def _packed(self, x: Tensor) -> Tensor:

@@ -1,0 +1,243 @@
+"""Augmentations against permutations, closed forms, autograd, and published ranges."""
+
+import colorsys
+import math
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from genlab.adversarial.augment import Adaptive, Augmentation, DiffAugment, moved
+from genlab.adversarial.objectives import Hinge, LeastSquares, NonSaturating, Relativistic, Wasserstein
+from genlab.config import conf_dir
+from genlab.data.augment import Resampled
+from genlab.errors import GenlabError
+from genlab.instantiation import build
+
+
+def ada(**changes: Any) -> Adaptive:
+    return build(OmegaConf.merge(OmegaConf.load(conf_dir() / "critic_augment" / "ada.yaml"), changes))
+
+
+def noise(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
+
+
+# ---------------------------------------------------------------------- DiffAugment
+
+
+def test_nothing_asked_for_is_nothing_done() -> None:
+    x = noise(8, 3, 8, 8)
+    assert torch.equal(DiffAugment(0.0, 0.0, 0.0)(x), x)
+    assert torch.equal(ada()(x), x)  # p = 0, exactly
+
+
+def test_colours_of_diffaugment() -> None:
+    """Brightness is added; saturation 0 leaves grey and 2 doubles; contrast scales about the image's mean."""
+    x, zero = noise(2, 3, 4, 4), torch.zeros(2)
+    coloured = DiffAugment.colored
+    torch.testing.assert_close(coloured(x, zero, zero, zero), x)
+    torch.testing.assert_close(coloured(x, zero + 0.3, zero, zero), x + 0.3)
+    torch.testing.assert_close(coloured(x, zero, zero - 0.5, zero), x.mean(1, keepdim=True).expand_as(x))
+    grey = x.mean(1, keepdim=True)
+    torch.testing.assert_close(coloured(x, zero, zero + 0.5, zero) - grey, 2 * (x - grey))
+    mean = x.mean((1, 2, 3), keepdim=True)
+    torch.testing.assert_close(coloured(x, zero, zero, zero + 0.25) - mean, 1.25 * (x - mean))
+
+
+def test_colours_have_the_published_ranges() -> None:
+    """Of an image of mean 0 whose colours are (1, 0, -1): brightness in ±½, the rest between 0 · ½ and 2 · 1½ times."""
+    torch.manual_seed(0)
+    x = torch.tensor([1.0, 0.0, -1.0]).view(1, 3, 1, 1).expand(20_000, 3, 2, 2)
+    y = DiffAugment(1.0, 0.0, 0.0)(x)
+    brightness, stretch = y[:, 1, 0, 0], (y[:, 0] - y[:, 2])[:, 0, 0] / 2
+    assert brightness.abs().max() <= 0.5
+    assert brightness.var().item() == pytest.approx(1 / 12, rel=0.05)
+    assert 0 <= stretch.min() < 0.02
+    assert 2.9 < stretch.max() <= 3
+    assert stretch.var().item() == pytest.approx((1 / 3 + 1) * (1 / 12 + 1) - 1, rel=0.05)  # of the product
+
+
+@pytest.mark.parametrize("share", [0.125, 0.25])
+def test_translation_draws_every_shift_and_fills_with_0(share: float) -> None:
+    torch.manual_seed(0)
+    size = 16
+    x = noise(1, 2, size, size)
+    shifted = DiffAugment(0.0, share, 0.0)(x.expand(2000, -1, -1, -1))
+    most = int(share * size)
+    expected = {}
+    padded = torch.nn.functional.pad(x[0], (most,) * 4)
+    for down in range(-most, most + 1):
+        for right in range(-most, most + 1):
+            expected[down, right] = padded[:, most - down :, most - right :][:, :size, :size]
+    choices = torch.stack(list(expected.values()))
+    distances = (shifted[:, None] - choices[None]).abs().amax((2, 3, 4))
+    assert (distances.min(1).values == 0).all()
+    assert distances.argmin(1).unique().numel() == len(expected)
+
+
+def test_cutout_is_a_square_of_half_the_side_cut_by_the_border() -> None:
+    torch.manual_seed(0)
+    hidden = (DiffAugment(0.0, 0.0, 0.5)(torch.ones(3000, 1, 8, 8)) == 0)[:, 0]
+    rows, columns = hidden.any(2).sum(1), hidden.any(1).sum(1)
+    assert torch.equal(hidden.sum((1, 2)), rows * columns)  # a rectangle
+    assert rows.max() == columns.max() == 4
+    # centres 0 ... 8 of a square of 4 whose first row is centre - 2: 2, 3, 4, 4, 4, 4, 4, 3, 2 rows are inside
+    assert rows.double().mean().item() == pytest.approx(30 / 9, rel=0.02)
+
+
+@pytest.mark.parametrize("reflect", [True, False])
+def test_moving_by_whole_pixels(reflect: bool) -> None:
+    x = torch.arange(1.0, 6.0).view(1, 1, 1, 5).expand(3, 1, 2, 5)
+    y = moved(x, torch.tensor([0, 0, 0]), torch.tensor([0, 2, -1]), reflect)
+    rows = (
+        [[1, 2, 3, 4, 5], [3, 2, 1, 2, 3], [2, 3, 4, 5, 4]]
+        if reflect
+        else [[1, 2, 3, 4, 5], [0, 0, 1, 2, 3], [2, 3, 4, 5, 0]]
+    )
+    assert y[:, 0, 0].tolist() == rows
+
+
+# ---------------------------------------------------------------------- ADA
+
+
+def test_colours_of_ada_turn_about_the_grey_axis() -> None:
+    """A third of a circle permutes red, green and blue; flips mirror the grey part; saturation scales the rest."""
+    x = noise(2, 3, 4, 4)
+    none = {"brightness": torch.zeros(2), "contrast": torch.ones(2), "flip": torch.zeros(2, dtype=torch.bool)}
+    none |= {"hue": torch.zeros(2), "saturation": torch.ones(2)}
+    coloured = Adaptive.colored
+    torch.testing.assert_close(coloured(x, **none), x)
+    third = coloured(x, **none | {"hue": torch.full((2,), 2 * math.pi / 3)})
+    torch.testing.assert_close(third, x.roll(1, 1))
+    grey = x.mean(1, keepdim=True)
+    torch.testing.assert_close(coloured(x, **none | {"flip": ~none["flip"]}), x - 2 * grey)
+    torch.testing.assert_close(coloured(x, **none | {"saturation": torch.full((2,), 3.0)}), 3 * x - 2 * grey)
+    torch.testing.assert_close(
+        coloured(x, **none | {"brightness": torch.ones(2), "contrast": torch.full((2,), 2.0)}), 2 * x + 2
+    )
+    one = x[:, :1]
+    torch.testing.assert_close(coloured(one, **none | {"hue": torch.ones(2), "saturation": torch.zeros(2)}), one)
+    torch.testing.assert_close(coloured(one, **none | {"flip": ~none["flip"]}), -one)
+    assert colorsys.rgb_to_hsv(*third[0, :, 0, 0].sigmoid().tolist())[2] == pytest.approx(
+        x[0, :, 0, 0].sigmoid().max().item()
+    )
+
+
+def blits(**only: Any) -> Adaptive:
+    """ADA at p = 1 without geometry and colour but what is named."""
+    nothing = {"xflip": 0.0, "scale": 0.0, "rotate_frac": 0.0, "aniso": 0.0, "translate_frac": 0.0}
+    return ada(
+        **{"p": 1.0, "shift": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "geometric": nothing} | only
+    )
+
+
+def test_blitting_draws_every_quarter_turn_alike_and_no_pixel_is_resampled() -> None:
+    torch.manual_seed(0)
+    x = noise(1, 1, 6, 6).expand(4000, -1, -1, -1)
+    pipe = blits()
+    pipe.colored = lambda x, **_: x  # hue and flips have no width to set to 0
+    y = pipe(x)
+    choices = torch.stack([x[0].rot90(k, (1, 2)) for k in range(4)])
+    distances = (y[:, None] - choices[None]).abs().amax((2, 3, 4))
+    assert (distances.min(1).values == 0).all()
+    assert (distances.argmin(1).bincount() / 4000 - 0.25).abs().max() < 4 * (3 / 16 / 4000) ** 0.5
+    wide = pipe(noise(1, 1, 4, 6).expand(2000, -1, -1, -1))
+    assert len(wide.unique(dim=0)) == 2  # as it is, and upside down
+
+
+@pytest.mark.parametrize("p", [0.3, 0.8])
+def test_each_change_is_as_probable_as_p(p: float) -> None:
+    """Flips, of probability p/2, of an image that is otherwise left alone."""
+    torch.manual_seed(0)
+    pipe = blits(
+        p=p, geometric={**dict.fromkeys(("scale", "rotate_frac", "aniso", "translate_frac"), 0.0), "xflip": 1.0}
+    )
+    pipe._blit = lambda x: x  # type: ignore[method-assign]
+    pipe.colored = lambda x, **_: x
+    x = noise(1, 1, 4, 4).expand(4000, -1, -1, -1)
+    share = (pipe(x) != x).flatten(1).any(1).double().mean().item()
+    assert abs(share - p / 2) < 4 * (p / 2 * (1 - p / 2) / 4000) ** 0.5
+
+
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "color": DiffAugment(1.0, 0.0, 0.0),
+    "translation": DiffAugment(0.0, 0.25, 0.0),
+    "cutout": DiffAugment(0.0, 0.0, 0.5),
+    "ada": ada(p=0.9),
+}
+
+
+@pytest.mark.parametrize("augment", AUGMENTATIONS.values(), ids=AUGMENTATIONS)
+def test_gradients_pass_twice(augment: Augmentation) -> None:
+    """Once to the generator, twice to R1: against finite differences, the same being drawn each time."""
+    augment = augment.double()
+    x = noise(2, 3, 4, 4, dtype=torch.float64).requires_grad_()
+
+    def drawn(x: Tensor) -> Tensor:
+        torch.manual_seed(3)
+        return augment(x) ** 2
+
+    assert torch.autograd.gradcheck(drawn, x, fast_mode=True)
+    assert torch.autograd.gradgradcheck(drawn, x, fast_mode=True)
+
+
+def test_resampling_has_torchs_own_first_derivative() -> None:
+    x, places = (
+        noise(2, 3, 6, 6).requires_grad_(),
+        torch.rand(2, 5, 4, 2, generator=torch.Generator().manual_seed(1)) * 3 - 1.5,
+    )
+    ours: Tensor = Resampled.apply(x, places)
+    theirs = torch.nn.functional.grid_sample(x, places, "bicubic", "reflection", True)
+    assert torch.equal(ours, theirs)
+    weights = noise(*ours.shape)
+    torch.testing.assert_close(
+        torch.autograd.grad(ours, x, weights), torch.autograd.grad(theirs, x, weights), rtol=0, atol=0
+    )
+
+
+def test_p_follows_the_sign_of_how_sure_the_critic_is_of_data() -> None:
+    """The mean of signs over 4 batches of 10 against 0.6; each move is 40 of 1000 images."""
+    pipe, sure, unsure = ada(images=1000, p=0.5), torch.full((10,), 2.0), torch.full((10,), -2.0)
+    half = torch.cat([sure[:8], unsure[:2]])  # mean sign 0.6, and 0.6 is not above 0.6
+    moves = []
+    for batch in range(16):
+        before = pipe.p.item()
+        pipe.observe((sure, unsure, half, sure)[batch // 4] if batch != 15 else unsure, batch)
+        moves.append(round(pipe.p.item() - before, 6))
+    assert moves[3] == 0.04
+    assert moves[7] == -0.04
+    assert abs(moves[11]) in (0, 0.04)  # at the target rounding decides
+    assert moves[15] == -0.04  # (30 - 10)/40 = 0.5
+    assert all(move == 0 for batch, move in enumerate(moves) if batch % 4 != 3)
+
+
+def test_p_stays_within_0_and_1_and_is_state() -> None:
+    pipe = ada(images=4, every=1)
+    pipe.observe(-torch.ones(10), 0)
+    assert pipe.p == 0
+    pipe.observe(torch.ones(10), 1)
+    assert pipe.p == 1
+    other = ada()
+    other.load_state_dict(pipe.state_dict())
+    assert other.p == 1
+    assert set(pipe.state_dict()) == {"p", "signs"}
+
+
+def test_ada_is_refused_where_values_have_no_zero() -> None:
+    for objective in (NonSaturating(), Hinge(), LeastSquares(0.0, 1.0, 1.0)):
+        ada().check(objective)
+    for objective in (Wasserstein(), Relativistic()):
+        with pytest.raises(GenlabError, match="have no zero"):
+            ada().check(objective)
+
+
+def test_bad_choices_are_refused() -> None:
+    with pytest.raises(GenlabError, match="DiffAugment"):
+        DiffAugment(1.0, 0.125, 1.5)
+    with pytest.raises(GenlabError, match="every=0"):
+        ada(every=0)
+    with pytest.raises(GenlabError, match="1 or 3 channels, not 2"):
+        ada()(torch.zeros(1, 2, 4, 4))
