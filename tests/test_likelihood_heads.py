@@ -1,11 +1,14 @@
 """Heads against naive float64 formulas and torch.distributions; draws against masses."""
 
+import math
+
 import pytest
 import torch
 from torch.distributions import Normal
 
+from genlab.codec import Pixels
 from genlab.errors import GenlabError
-from genlab.likelihood_heads import Bernoulli, DiscretizedLogistic, Gaussian
+from genlab.likelihood_heads import Bernoulli, DiscretizedLogistic, FixedGaussian, Gaussian, OptimalGaussian
 
 MEANS = (-30.0, -1.0, -0.3, 0.01, 1.0, 2.5, 1e6)
 LOG_SCALES = (-50.0, -7.0, -3.0, 0.0, 3.0, 10.0)
@@ -111,3 +114,83 @@ def test_gaussian():
     assert torch.equal(Gaussian().mean(parameters), mu)
     u = torch.rand(x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(Gaussian().sample(parameters, u), exact.icdf(u))
+
+
+def errors(seed=0, s=0.3):
+    """x and a prediction of it that is off by s."""
+    x, noise = torch.randn(2, 6, 2, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return x, (x + s * noise).requires_grad_()
+
+
+def test_fixed_gaussian():
+    x, mu = errors()
+    exact = Normal(mu, 0.7)
+    torch.testing.assert_close(FixedGaussian(0.7).log_prob(x, mu), exact.log_prob(x).sum((1, 2)))
+    u = torch.rand(x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(FixedGaussian(0.7).sample(mu, u), exact.icdf(u))
+    assert torch.equal(FixedGaussian(0.7).mean(mu), mu)
+
+
+def test_the_optimal_s_is_the_best_and_its_gradient_that_of_half_the_log_of_the_squared_error():
+    """max_s Σ log N(x; μ, s²) by a fine grid; at the best s the gradient does not go through s."""
+    x, mu = errors()
+    best = OptimalGaussian(0.9).log_prob(x, mu).sum()
+    grid = torch.linspace(0.05, 1.0, 400, dtype=torch.float64)
+    others = torch.stack([Normal(mu, s).log_prob(x).sum() for s in grid])
+    assert others.max() <= best
+    assert others.max().item() == pytest.approx(best.item(), rel=1e-3)
+    (gradient,) = torch.autograd.grad(best, mu)
+    (direct,) = torch.autograd.grad(-x.numel() / 2 * (x - mu).square().mean().log(), mu)
+    torch.testing.assert_close(gradient, direct)
+
+
+def test_outside_of_training_s_is_what_the_batches_of_training_left():
+    head = OptimalGaussian(0.5).double()
+    s = [0.1, 0.3, 0.2]
+    logs = []
+    for seed, scale in enumerate(s):
+        x, mu = errors(seed, scale)
+        head.log_prob(x, mu)
+        logs.append((x - mu).square().mean().log().item() / 2)
+    kept = (logs[0] + logs[1]) / 4 + logs[2] / 2  # the first two alike, then by half
+    x, mu = errors(9, 0.7)
+    exact = Normal(mu, math.exp(kept)).log_prob(x).sum((1, 2))
+    with torch.no_grad():
+        torch.testing.assert_close(head.log_prob(x, mu), exact)  # also where nobody has said eval()
+    head.eval()
+    torch.testing.assert_close(head.log_prob(x, mu), exact)
+    assert head.log_s.item() == pytest.approx(kept)
+
+
+def test_an_exact_autoencoder_has_a_finite_likelihood():
+    x, _ = errors()
+    assert OptimalGaussian(0.9).log_prob(x, x.clone()).isfinite().all()
+
+
+@pytest.mark.parametrize("head", [Bernoulli(2), DiscretizedLogistic(2)])
+def test_lattice_heads_refuse_what_is_off_their_levels(head):
+    head.check(torch.tensor([[-1.0, 1.0]]))
+    for wrong in ([0.0, 1.0], [-1.0, 0.3], [-1.0, 3.0], [math.nan, 1.0], [math.inf, 1.0]):
+        with pytest.raises(GenlabError, match="2 levels"):
+            head.check(torch.tensor([wrong]))
+
+
+def test_every_level_of_eight_bits_is_on_the_lattice():
+    head = DiscretizedLogistic(256)
+    head.check(Pixels(256).encode(torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)))
+    with pytest.raises(GenlabError, match="reach from -1 to 255"):
+        head.check(torch.tensor([-1.0, 255.0]))
+
+
+def test_densities_refuse_only_what_is_not_finite():
+    Gaussian().check(torch.tensor([7.3]))
+    with pytest.raises(GenlabError, match="not finite"):
+        Gaussian().check(torch.tensor([7.3, -math.inf]))
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: FixedGaussian(0.0), lambda: OptimalGaussian(1.0), lambda: DiscretizedLogistic(1)]
+)
+def test_impossible_heads_are_refused(make):
+    with pytest.raises(GenlabError):
+        make()

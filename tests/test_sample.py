@@ -62,6 +62,23 @@ def test_interpolation_begins_and_ends_with_the_images_themselves(
         assert error > 0.2
 
 
+def test_sheets_of_attributes_and_of_dimensions(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 9 rows and 7 columns, and of 4 rows; the images that the attribute is added to are fives of the test split."""
+    assert call([str(runs / "vae"), "arithmetic=[3,8,5]", f"out={tmp_path}"], monkeypatch) == 0
+    assert call([str(runs / "vae"), "traverse=4", f"out={tmp_path}"], monkeypatch) == 0
+    assert len(set(capsys.readouterr().out.split("dimensions ")[1].split(", from")[0].split(", "))) == 4
+    sheet = np.asarray(Image.open(tmp_path / "arithmetic.png"))[::4, ::4]
+    assert sheet.shape == (9 * 9 + 1, 7 * 9 + 1)
+    assert np.asarray(Image.open(tmp_path / "traversal.png"))[::4, ::4].shape == (4 * 9 + 1, 7 * 9 + 1)
+    from genlab.data.digits import Digits
+
+    test = Digits().split("test")
+    fives = {image.tobytes() for image in test.x[test.y == 5, 0].numpy()}
+    assert all(np.ascontiguousarray(sheet[10 + 9 * i : 18 + 9 * i, 1:9]).tobytes() in fives for i in range(8))
+
+
 def test_mistakes_are_one_line(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -70,6 +87,11 @@ def test_mistakes_are_one_line(
         ("ddpm", ["interpolate=4"], "train on the path VP"),
         ("vae", ["interpolate=1"], "at least 2 steps"),
         ("vae", ["interpolate=4", "y=11"], "no two test images"),
+        ("dcgan", ["traverse=4"], "a GAN has no encoder"),
+        ("vae", ["traverse=33"], "32 latent dimensions"),
+        ("vae", ["arithmetic=[3,8]"], "three labels"),
+        ("vae", ["arithmetic=[3,8,10]"], "label 10"),
+        ("flow_matching", ["arithmetic=[3,8,5]"], "unconditional"),
     ):
         assert call([str(runs / name), *arguments, f"out={tmp_path}"], monkeypatch) == 2
         error = capsys.readouterr().err

@@ -1,5 +1,6 @@
 """usage: genlab sample RUN [n=64] [seed=0] [y=3] [weights=ema|raw|NAME] [sampler=ddim] [sampler.steps=50] [out=FOLDER]
        genlab sample RUN interpolate=8 [seed=0] [y=3] [weights=ema|raw|NAME] [likelihood.tolerance=1e-3] [out=FOLDER]
+       genlab sample RUN arithmetic=[3,8,5] or traverse=4 [seed=0] [weights=ema|raw|NAME] [out=FOLDER]
 
 Draws samples of a trained run: a PNG grid, an .npz of them all, and of the first 64 the way from noise to data as
 animated WebP: trajectory.webp shows x_t, denoised.webp the x̂ that the model expects it to become.
@@ -8,9 +9,13 @@ Sample i depends on (seed, i) alone, whatever n is. trust=true allows a run whos
 With interpolate=8 it encodes pairs of test images instead, and writes interpolation.png: an image, eight steps on the
 arc between the latents from its own reconstruction to that of the other, and the other. A conditional model takes the two
 of a pair from one class.
+
+With arithmetic=[3,8,5] it takes mean codes of the test images of these labels, and writes arithmetic.png: 3, 8 and the way
+from 5 to 5 + 3 - 8 in the first row, and below it images of a 5 to which 3 - 8 is added step by step. With traverse=4 it
+writes traversal.png: one image, of whose code the four dimensions that vary most go from -3 to 3, a row each.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +24,11 @@ from genlab.errors import GenlabError
 from genlab.options import overridden, parse, verb
 
 if TYPE_CHECKING:
+    from genlab.data.source import Batch
     from genlab.module import GenerativeModule
 
 SHOWN = 64  # samples of the animations
+COLUMNS = 7  # of a traversal: -3, -2, ..., 3
 
 
 @dataclass
@@ -33,6 +40,8 @@ class Options:
     out: str | None = None
     trust: bool = False
     interpolate: int | None = None
+    arithmetic: list[int] = field(default_factory=list)
+    traverse: int | None = None
 
 
 def sample(path: Path, options: Options, overrides: list[str]) -> Path:
@@ -66,17 +75,13 @@ def sample(path: Path, options: Options, overrides: list[str]) -> Path:
 def interpolation(path: Path, options: Options, overrides: list[str]) -> tuple[Path, float]:
     """Write rows from test image to test image; their folder, and the error of the reconstructions in model space."""
     from genlab.data.source import Batch
-    from genlab.instantiation import build
     from genlab.interpolation import interpolate
     from genlab.pictures import picture
 
     steps = options.interpolate or 0
     if steps < 2:
         raise GenlabError(f"interpolate={steps}: at least 2 steps are needed, the reconstructions of both ends")
-    folder, module, config = _opened(path, options, overrides)
-    if len(module.shape) != 3:
-        raise GenlabError("interpolate=N is for images, and this run is of points")
-    data = build(config["data"]["source"], options.trust).split("test")
+    folder, module, data = _with_images(path, options, overrides)
     if options.y is not None:
         if data.y is None:
             raise GenlabError(f"y={options.y}: these data have no labels")
@@ -85,6 +90,40 @@ def interpolation(path: Path, options: Options, overrides: list[str]) -> tuple[P
     rows, error = interpolate(module, data, steps, options.seed)
     picture(rows.flatten(0, 1), columns=rows.shape[1]).save(folder / "interpolation.png")
     return folder, error
+
+
+def arithmetic(path: Path, options: Options, overrides: list[str]) -> Path:
+    """Write what differences of class means do to images; the file."""
+    from genlab import latents
+    from genlab.pictures import picture
+
+    if len(options.arithmetic) != 3:
+        raise GenlabError("arithmetic=[A,B,C] takes three labels, for A - B + C")
+    folder, module, data = _with_images(path, options, overrides)
+    rows = latents.arithmetic(module, data, *options.arithmetic)
+    picture(rows.flatten(0, 1), columns=rows.shape[1]).save(folder / "arithmetic.png")
+    return folder / "arithmetic.png"
+
+
+def traversal(path: Path, options: Options, overrides: list[str]) -> tuple[Path, list[int]]:
+    """Write what single dimensions of a code do; the file, and which dimensions its rows are."""
+    from genlab.latents import traverse
+    from genlab.pictures import picture
+
+    folder, module, data = _with_images(path, options, overrides)
+    rows = traverse(module, data, options.traverse or 0, COLUMNS, options.seed)
+    picture(rows.x.flatten(0, 1), columns=COLUMNS).save(folder / "traversal.png")
+    return folder / "traversal.png", rows.dimensions
+
+
+def _with_images(path: Path, options: Options, overrides: list[str]) -> tuple[Path, "GenerativeModule", "Batch"]:
+    """As `_opened`, with the test split; raises GenlabError for a run of points."""
+    from genlab.instantiation import build
+
+    folder, module, config = _opened(path, options, overrides)
+    if len(module.shape) != 3:
+        raise GenlabError("interpolate, arithmetic and traverse are for images, and this run is of points")
+    return folder, module, build(config["data"]["source"], options.trust).split("test")
 
 
 def _opened(path: Path, options: Options, overrides: list[str]) -> tuple[Path, "GenerativeModule", dict[str, Any]]:
@@ -104,11 +143,17 @@ def _act(arguments: list[str]) -> None:
     words, options, overrides = parse(arguments, Options)
     if len(words) != 1:
         raise GenlabError(f"one RUN is needed, not {len(words)}: {' '.join(words)}")
-    if options.interpolate is None:
-        print(f"genlab: samples in {sample(Path(words[0]), options, overrides)}")
-        return
-    folder, error = interpolation(Path(words[0]), options, overrides)
-    print(f"genlab: {folder / 'interpolation.png'}; reconstruction error {error:.2g} (RMS, of pixels in [-1, 1])")
+    given = (Path(words[0]), options, overrides)
+    if options.interpolate is not None:
+        folder, error = interpolation(*given)
+        print(f"genlab: {folder / 'interpolation.png'}; reconstruction error {error:.2g} (RMS, of pixels in [-1, 1])")
+    elif options.arithmetic:
+        print(f"genlab: {arithmetic(*given)}")
+    elif options.traverse is not None:
+        file, dimensions = traversal(*given)
+        print(f"genlab: {file}; dimensions {', '.join(map(str, dimensions))}, from the top")
+    else:
+        print(f"genlab: samples in {sample(*given)}")
 
 
 def main() -> None:

@@ -96,6 +96,7 @@ class TrainConfig:
     guidance: Any = None
     likelihood: Any = None
     augment: Any = None
+    variational: Any = None  # the objective, posterior and prior of a VAE
     objective: Any = None  # of a GAN
     penalty: Any = None
     critic_augment: Any = None

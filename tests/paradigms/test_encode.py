@@ -19,6 +19,9 @@ from genlab.noise import NoiseStream
 from genlab.paradigms.diffusion import Diffusion
 from genlab.paradigms.gan import GAN
 from genlab.paradigms.vae import VAE
+from genlab.variational.objectives import Beta
+from genlab.variational.posterior import Diagonal
+from genlab.variational.prior import StandardNormal
 
 STD = torch.tensor([0.3, 2.0])
 
@@ -119,8 +122,10 @@ def test_a_vae_encodes_to_the_mean_and_renders_the_mean(common, noisy):
         encoder=Half(),
         decoder=Triple(),
         head=GaussianHead(),
+        posterior=Diagonal(),
+        prior=StandardNormal(2),
+        objective=Beta(1.0, 0),
         latent=2,
-        beta=1.0,
         importance=1,
         noisy=noisy,
         **common(2),

@@ -8,9 +8,14 @@ from torch import nn
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
 from genlab.codec import Vectors
-from genlab.likelihood_heads import Gaussian
+from genlab.data.source import Batch
+from genlab.errors import GenlabError
+from genlab.likelihood_heads import DiscretizedLogistic, FixedGaussian, Gaussian
 from genlab.noise import NoiseStream
 from genlab.paradigms.vae import VAE
+from genlab.variational.objectives import Beta, ImportanceWeighted
+from genlab.variational.posterior import Diagonal
+from genlab.variational.prior import StandardNormal
 
 DIM, LATENT, NOISE = 3, 2, 0.6
 BASIS = torch.linalg.qr(torch.tensor([[1.0, 2.0], [0.5, -1.0], [-1.0, 0.3]]).double()).Q
@@ -36,18 +41,20 @@ class Affine(nn.Linear):
 def build(common):
     """A VAE whose q is the posterior, moved by `shift` and stretched by `stretch`."""
 
-    def build(shift=0.0, stretch=1.0, beta=1.0, importance=1, noisy=False, scale=1.0):
+    def build(shift=0.0, stretch=1.0, objective=None, importance=1, noisy=False, scale=1.0, **more):
         slope = POSTERIOR_VARIANCE[:, None] * WEIGHT.T / NOISE**2
-        return VAE(
-            encoder=Affine(slope, shift - slope @ BIAS, (stretch * POSTERIOR_VARIANCE.sqrt()).log()),
-            decoder=Affine(WEIGHT, BIAS, torch.full((DIM,), math.log(NOISE), dtype=torch.float64)),
-            head=Gaussian(),
-            latent=LATENT,
-            beta=beta,
-            importance=importance,
-            noisy=noisy,
-            **common(DIM, codec=Vectors(scale)),
-        )
+        chosen = {
+            "encoder": Affine(slope, shift - slope @ BIAS, (stretch * POSTERIOR_VARIANCE.sqrt()).log()),
+            "decoder": Affine(WEIGHT, BIAS, torch.full((DIM,), math.log(NOISE), dtype=torch.float64)),
+            "head": Gaussian(),
+            "posterior": Diagonal(),
+            "prior": StandardNormal(LATENT),
+            "objective": objective or Beta(1.0, 0),
+            "latent": LATENT,
+            "importance": importance,
+            "noisy": noisy,
+        }
+        return VAE(**chosen | more, **common(DIM, codec=Vectors(scale)))
 
     return build
 
@@ -102,7 +109,7 @@ def test_bound_rises_with_the_number_of_samples_and_stays_below(build, x):
 @torch.no_grad()
 @pytest.mark.parametrize("beta", [1.0, 4.0])
 def test_loss_is_distortion_and_weighted_rate(build, x, beta):
-    vae = build(shift=0.3, stretch=1.4, beta=beta)
+    vae = build(shift=0.3, stretch=1.4, objective=Beta(beta, 0))
     terms = vae.loss(x, None)
     prior = Independent(Normal(torch.zeros(5, LATENT).double(), 1.0), 1)
     assert terms["rate"].item() == pytest.approx(kl_divergence(q(vae, x), prior).mean().item())
@@ -148,3 +155,74 @@ def test_bits_of_data_count_the_volume_of_the_codec(build, x, scale):
     vae = build(scale=scale)
     torch.testing.assert_close(vae.nats(scale * x), scaled.log_prob(scale * x))
     torch.testing.assert_close(vae.bits_per_dim(scale * x), -scaled.log_prob(scale * x) / (DIM * math.log(2)))
+
+
+@torch.no_grad()
+def test_importance_weighted_training_minimizes_its_own_bound(build, x):
+    """-IW-k on average, and with one draw -ELBO."""
+    row = x[:1].expand(20_000, -1)
+    losses = {}
+    for k in (1, 8):
+        bound, error = average(build(shift=0.5, stretch=1.4, importance=k).log_prob(row))
+        terms = build(shift=0.5, stretch=1.4, objective=ImportanceWeighted(k)).loss(row, None)
+        assert terms["loss"].item() == pytest.approx(-bound, abs=2 * error)
+        losses[k] = terms["loss"].item()
+    assert losses[8] < losses[1] - 0.05
+
+
+def test_the_bound_says_its_name(build):
+    assert build(importance=1).bound == "ELBO"
+    assert build(importance=64).bound == "IW-64"
+
+
+@torch.no_grad()
+def test_active_units_are_those_whose_code_tells_of_x(build, x):
+    """Var_x E[z_j | x] of a linear encoder is a Σ_x aᵀ; one latent is cut off, and its rate is 0 as q is the prior there."""
+    vae = build()
+    vae.encoder.weight[1], vae.encoder.bias[1], vae.encoder.bias[3] = 0.0, 0.0, 0.0
+    torch.manual_seed(1)
+    data = EXACT.sample((256,))
+    for part in data.split(100):
+        vae.validation_step(Batch(part, None), 0)
+    told = vae.validated()
+    assert (told["active_units"].item(), told["collapsed"].item()) == (1, 0)
+    exact = kl_divergence(Normal(q(vae, data).mean, q(vae, data).stddev), Normal(0.0, 1.0)).mean(0)
+    rates = torch.stack([told["rate/0"], told["rate/1"]])
+    torch.testing.assert_close(rates, exact.float())
+    assert rates[1] == 0
+    assert not vae._codes
+
+
+@torch.no_grad()
+def test_a_posterior_that_stays_collapsed_is_said_once(build, capsys):
+    """Not at the first pass, when nothing is learned yet, nor at the third."""
+    vae, said = build(), []
+    vae.encoder.weight.zero_()
+    for _ in range(3):
+        vae.validation_step(Batch(EXACT.sample((8,)), None), 0)
+        assert vae.validated()["collapsed"].item() == 1
+        said.append("0 of 2 latents" in capsys.readouterr().err)
+    assert said == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"latent": 0}, "at least 1 latent"),
+        ({"importance": 0}, "1 sample"),
+        ({"latent": 3}, "encoder.outputs=6"),
+        ({"head": FixedGaussian(1.0)}, "decoder.outputs=3"),
+        ({"head": DiscretizedLogistic(17)}, "17 levels"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(build, x, choice, message):
+    with pytest.raises(GenlabError, match=message):
+        build(**choice).loss(x, None)
+
+
+def test_data_that_are_no_numbers_are_refused(build, x):
+    x[0, 0] = math.nan
+    with pytest.raises(GenlabError, match="not finite"):
+        build().loss(x, None)
+    with pytest.raises(GenlabError, match="not finite"):
+        build().log_prob(x)

@@ -34,6 +34,7 @@ class Validation(L.Callback):
                 moved = module.transfer_batch_to_device(batch, module.device, 0)
                 with trainer.precision_plugin.forward_context():
                     means.add(module.validation_step(moved, k))
+        means.add(module.validated())
         module.train()
         self.last = means.take("val")
         self.history.write(module, self.last)

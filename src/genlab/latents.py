@@ -1,0 +1,83 @@
+"""What the latents of a model mean: differences of class means added to images, and one dimension moved at a time."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from genlab.data.loader import select
+from genlab.data.source import Batch
+from genlab.errors import GenlabError
+from genlab.module import GenerativeModule
+
+STEPS = 5  # with which an attribute comes in
+ROWS = 8  # images that it is added to
+MOST = 64  # images of a class that are encoded, and of all together 512, as an encoder may be an ODE
+REACH = 3.0  # deviations of the prior, to both sides
+
+
+class Traversal(NamedTuple):
+    """Rows of images in data space, one for each dimension that tells the most, and which these are."""
+
+    x: Tensor  # (D, S, C, H, W)
+    dimensions: list[int]  # of the flattened latent
+    deviations: list[float]  # of the codes of data, in each
+
+
+@torch.no_grad()
+def encoded(module: GenerativeModule, data: Batch, batch: int = 256) -> Tensor:
+    """(N, ...) codes; raises GenlabError for a model without an encoder, and for a conditional one, whose codes leave the
+    label out."""
+    if module.classes:
+        raise GenlabError("the codes of a conditional model leave its label out: use an unconditional one")
+    return torch.cat([module.encode(module.codec.encode(x.to(module.device))) for x in data.x.split(batch)])
+
+
+@torch.no_grad()
+def arithmetic(module: GenerativeModule, data: Batch, a: int, b: int, c: int) -> Tensor:
+    """(1 + R, 2 + S, C, H, W) in data space: what z + s (mean_a - mean_b) makes, s from 0 to 1, of mean codes of classes.
+
+    In the first row z is mean_c, and what mean_a and mean_b make themselves stands before it: its end is a - b + c. In the
+    others z is the code of an image of class c, which stands before it. Larsen et al. 2016, arXiv:1512.09300, section 4.1.
+    """
+    mean_a, mean_b, mean_c = (encoded(module, _of(data, label, MOST)).mean(0) for label in (a, b, c))
+    images = _of(data, c, ROWS)
+    codes, attribute = encoded(module, images), mean_a - mean_b  # (R, ...), (...)
+    means = torch.cat([torch.stack([mean_a, mean_b]), _line(STEPS, attribute) + mean_c])
+    first = _rendered(module, means[None])
+    others = _rendered(module, codes[:, None] + _line(STEPS + 1, attribute))
+    return torch.cat([first, torch.cat([images.x[:, None], others], dim=1)])
+
+
+@torch.no_grad()
+def traverse(module: GenerativeModule, data: Batch, rows: int, steps: int, seed: int) -> Traversal:
+    """From the code of one image, a seed's choice, each of the `rows` dimensions whose codes vary most goes from -3 to 3."""
+    order = torch.randperm(len(data.x), generator=torch.Generator().manual_seed(seed))
+    z = encoded(module, select(data, order[: 8 * MOST])).float()  # (N, ...)
+    deviation = z.flatten(1).std(0)
+    if not 1 <= rows <= len(deviation):
+        raise GenlabError(f"traverse={rows}: this model has {len(deviation)} latent dimensions")
+    chosen = deviation.argsort(descending=True)[:rows]
+    moved = z[:1].flatten(1).repeat(rows * steps, 1).unflatten(0, (rows, steps))
+    moved[torch.arange(rows), :, chosen] = torch.linspace(-REACH, REACH, steps, device=z.device)
+    x = _rendered(module, moved.reshape(rows, steps, *z.shape[1:]))
+    return Traversal(x, chosen.tolist(), deviation[chosen].tolist())
+
+
+def _of(data: Batch, label: int, most: int) -> Batch:
+    if data.y is None:
+        raise GenlabError("these data have no labels to take means by")
+    rows = (data.y == label).nonzero()[:most, 0]
+    if not len(rows):
+        raise GenlabError(f"no image of the test split has the label {label}")
+    return select(data, rows)
+
+
+def _line(steps: int, attribute: Tensor) -> Tensor:
+    """(S, ...) from nothing to all of it."""
+    return torch.linspace(0, 1, steps, device=attribute.device).reshape(-1, *[1] * attribute.ndim) * attribute
+
+
+def _rendered(module: GenerativeModule, z: Tensor) -> Tensor:
+    """(R, S, C, H, W) in data space, on the CPU, of latents (R, S, ...)."""
+    return module.codec.decode(module.render(z.flatten(0, 1))).cpu().unflatten(0, z.shape[:2])

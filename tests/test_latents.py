@@ -1,0 +1,81 @@
+"""Differences of class means and single dimensions, in a model whose code is a known map of the image."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from genlab.codec import Pixels
+from genlab.data.source import Batch
+from genlab.errors import GenlabError
+from genlab.latents import arithmetic, encoded, traverse
+
+CODEC = Pixels(256)
+
+
+class Halved:
+    """z = x/2 in model space, flattened."""
+
+    codec, classes, device = CODEC, 0, "cpu"
+
+    def encode(self, x: Tensor) -> Tensor:
+        return x.flatten(1) / 2
+
+    def render(self, z: Tensor) -> Tensor:
+        return 2 * z.unflatten(1, (1, 2, 3))
+
+
+@pytest.fixture
+def data() -> Batch:
+    """Images of three classes around 90, 120 and 150, pixel i with a spread of its own."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(90) % 3
+    spread = torch.tensor([2.0, 9.0, 1.0, 4.0, 0.0, 15.0])
+    x = 90 + 30 * y[:, None] + spread * torch.randn(90, 6, generator=generator).clamp(-2, 2)
+    return Batch(x.round().byte().reshape(90, 1, 2, 3), y)
+
+
+def test_arithmetic_adds_the_difference_of_class_means(data: Batch) -> None:
+    rows = arithmetic(Halved(), data, 2, 0, 1)  # type: ignore[arg-type]
+    assert rows.shape == (9, 7, 1, 2, 3)
+    means = torch.stack([data.x[data.y == label].float().mean(0) for label in range(3)])
+    torch.testing.assert_close(rows[0, :3].float(), means[[2, 0, 1]], rtol=0, atol=0.51)  # a grey level is whole
+    torch.testing.assert_close(rows[0, -1].float(), means[2] - means[0] + means[1], rtol=0, atol=0.51)
+    images = data.x[data.y == 1][:8]
+    assert torch.equal(rows[1:, 0], images)
+    for step in range(6):
+        expected = images + step / 5 * (means[2] - means[0])
+        torch.testing.assert_close(rows[1:, 1 + step].float(), expected, rtol=0, atol=0.51)
+
+
+def test_a_traversal_moves_the_dimensions_that_vary_most_and_no_other(data: Batch) -> None:
+    data = Batch(data.x[data.y == 0], None)
+    found = traverse(Halved(), data, 3, 5, seed=0)  # type: ignore[arg-type]
+    assert found.dimensions == [5, 1, 3]
+    deviation = CODEC.encode(data.x).flatten(1).std(0) / 2
+    assert found.deviations == pytest.approx(deviation[[5, 1, 3]].tolist(), rel=1e-5)
+    x = found.x.flatten(2)  # (3, 5, 6)
+    for row, i in enumerate(found.dimensions):
+        others = [j for j in range(6) if j != i]
+        assert (x[row, :, others] == x[row, :1, others]).all()
+        assert any(torch.equal(x[row, 0, others], image) for image in data.x.flatten(1)[:, others])
+        assert x[row, :, i].tolist() == CODEC.decode(2 * torch.linspace(-3, 3, 5)).tolist()
+
+
+@pytest.mark.parametrize("rows", [0, 7])
+def test_there_are_as_many_rows_as_dimensions_at_most(data: Batch, rows: int) -> None:
+    with pytest.raises(GenlabError, match="6 latent dimensions"):
+        traverse(Halved(), data, rows, 5, seed=0)  # type: ignore[arg-type]
+
+
+def test_labels_must_be_there(data: Batch) -> None:
+    with pytest.raises(GenlabError, match="label 4"):
+        arithmetic(Halved(), data, 0, 1, 4)  # type: ignore[arg-type]
+    with pytest.raises(GenlabError, match="no labels"):
+        arithmetic(Halved(), Batch(data.x, None), 0, 1, 2)  # type: ignore[arg-type]
+
+
+def test_a_conditional_model_is_refused(data: Batch) -> None:
+    model = Halved()
+    model.classes = 3
+    with pytest.raises(GenlabError, match="unconditional"):
+        encoded(model, data)  # type: ignore[arg-type]
