@@ -103,3 +103,14 @@ def test_a_signal_ends_the_scoring_at_once(tmp_path: Path, monkeypatch: pytest.M
     assert state is not None
     assert state["images_seen"] == 32
     assert all(torch.equal(value, state["state_dict"][name]) for name, value in seen[0].items())
+
+
+def test_samples_that_are_no_numbers_have_no_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoding would show them as black images, which have a score."""
+    monkeypatch.setattr(
+        "genlab.paradigms.vae.VAE.sample", lambda self, noise, n, y=None: torch.full((n, 1, 8, 8), torch.nan)
+    )
+    with pytest.raises(GenlabError, match="nan or inf"):
+        run(tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert Run(tmp_path / "run").status["state"] == "failed"

@@ -58,12 +58,15 @@ def drawn(
         started = time.perf_counter()
         with counted(*(module.get_submodule(name) for name in module.averaged)) as evaluations:
             y = module.labels(stream, count, None)
-            x = module.generate(stream, count, y)
+            z = module.sample(stream, count, y)
+            x = module.codec.decode(z)
         if x.is_cuda:
             torch.cuda.synchronize(x.device)
         cost.seconds += time.perf_counter() - started
         cost.evaluations += evaluations.rows
         cost.samples += count
+        if x.dtype == torch.uint8 and not torch.isfinite(z).all():  # which decoding would show as black
+            raise GenlabError("the samples hold nan or inf: the weights or the sampler have diverged, so there is no score")
         yield Chunk(first, x, y)
         between()
 
