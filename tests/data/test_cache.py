@@ -276,7 +276,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, left: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (left, hard))
     try:
-        with pytest.raises(GenlabError, match=r"cannot write the prepared data .* free some space"):
+        with pytest.raises(GenlabError, match=r"cannot write in .* free some space"):
             prepared(tmp_path, "train", Make())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -7,7 +7,6 @@ recorded one (a copied folder, a damaged file) the sha256; `thorough` checks it 
 """
 
 import contextlib
-import hashlib
 import json
 import math
 import sys
@@ -20,7 +19,8 @@ import numpy as np
 import torch
 
 from genlab.data.source import Batch
-from genlab.data.writing import Blocks, Manifest, locked, replace, write
+from genlab.data.writing import Blocks, Manifest, replace, write
+from genlab.files import locked, sha256
 
 
 def prepared(folder: Path, split: str, make: Callable[[], tuple[Manifest, Blocks]], thorough: bool = False) -> Manifest:
@@ -84,11 +84,6 @@ def _tensor(folder: Path, name: str, manifest: Manifest) -> torch.Tensor:
         # Nobody writes to data, and of a private writable map that is larger than memory Linux wants to hear nothing.
         warnings.filterwarnings("ignore", message=".*not writable")
         return torch.from_numpy(mapped(folder, name, manifest))
-
-
-def sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _damaged(path: Path) -> None:

@@ -5,7 +5,6 @@ and sha256 of every file after it. What a killed process leaves is verified by t
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from genlab.errors import GenlabError
+from genlab.files import writing
 
 Manifest = dict[str, Any]
 CHUNK = 2**20
@@ -182,29 +182,3 @@ def replace(path: Path, manifest: Manifest) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(manifest, indent=1))
     os.replace(temporary, path)
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder against other processes, and say so while waiting for one."""
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / ".lock", "w")  # noqa: SIM115 - closed below, which gives the lock back
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            print(f"genlab: another process prepares {folder}: waiting for it", file=sys.stderr)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-@contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """What the disk refuses, as one line."""
-    try:
-        yield
-    except OSError as error:
-        raise GenlabError(
-            f"cannot write the prepared data in {folder} ({error.strerror}): free some space, or set GENLAB_CACHE=FOLDER"
-        ) from None

@@ -66,7 +66,9 @@ def drawn(
         cost.evaluations += evaluations.rows
         cost.samples += count
         if x.dtype == torch.uint8 and not torch.isfinite(z).all():  # which decoding would show as black
-            raise GenlabError("the samples hold nan or inf: the weights or the sampler have diverged, so there is no score")
+            raise GenlabError(
+                "the samples hold nan or inf: the weights or the sampler have diverged, so there is no score"
+            )
         yield Chunk(first, x, y)
         between()
 
