@@ -11,6 +11,7 @@ from genlab.config import near
 from genlab.data.source import Source
 from genlab.errors import GenlabError
 from genlab.evaluation.evaluator import Evaluator
+from genlab.evaluation.model import score_model
 from genlab.evaluation.protocol import Protocol
 from genlab.evaluation.reference import References, imported
 from genlab.files import sha256
@@ -74,7 +75,9 @@ class Scoring:
         others = {} if not self.options["module_metrics"] else build(self.options["module_metrics"], self.trust)
         density = self.config["data"]["density"] and build(self.config["data"]["density"], self.trust)
         entropy = density.entropy if density else None
-        return self.evaluator(module, protocol, seconds, between, others, entropy, self.options["likelihood"])
+        return score_model(
+            self.evaluator, module, protocol, seconds, between, others, entropy, self.options["likelihood"]
+        )
 
     def protocol(self, n: int, **own: Any) -> Protocol:
         """The record of numbers about n samples; `own` are the fields that the model fills."""

@@ -14,7 +14,7 @@ from genlab.data.source import Batch
 from genlab.errors import GenlabError
 from genlab.evaluate import Options as EvaluateOptions
 from genlab.evaluate import rescore
-from genlab.evaluation.evaluator import Cost, drawn
+from genlab.evaluation.drawing import Cost, drawn
 from genlab.gaussian.denoiser import Denoiser, Index, Time
 from genlab.gaussian.grids import Trailing
 from genlab.gaussian.guidance import Classifier, ClassifierFree

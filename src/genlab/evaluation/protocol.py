@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import nn
 
+Row = dict[str, Any]
+
 # Fields that describe the model and how it was run: numbers that differ in them alone may be compared.
 OWN = {"metric", "nfe", "sampler", "guidance", "seed", "seeds", "checkpoint", "weights", "kind", "likelihood_nfe"}
 MACHINE = {"device", "threads", "batch"}  # the conditions of a timing, which change no other number
@@ -44,9 +46,20 @@ class Protocol:
     batch: int
     version: int = 2  # of the estimators: counted up when one comes to give another number for the same samples
 
-    def row(self, metric: str, **more: Any) -> dict[str, Any]:
+    def row(self, metric: str, **more: Any) -> Row:
         """The record of one metric."""
         return {"metric": metric, **asdict(self), **more}
+
+    def line(self, metric: str, score: Row, held_against: Row | None = None, **more: Any) -> Row:
+        """A line of metrics.jsonl: the numbers of a metric with all that they need."""
+        return {
+            "metric": metric,
+            **score,
+            "evaluation": self.id,
+            "fingerprint": self.fingerprint(metric),
+            "references": held_against or {},
+            "protocol": self.row(metric, **more),
+        }
 
     def fingerprint(self, metric: str) -> str:
         """Twelve digits that two numbers share if they may stand in one column."""

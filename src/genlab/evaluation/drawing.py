@@ -1,0 +1,58 @@
+"""Samples of a model in batches, and what they cost."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from genlab.errors import GenlabError
+from genlab.evaluation.banks import Chunk, mine, summed
+from genlab.evaluation.protocol import counted
+from genlab.module import GenerativeModule
+from genlab.noise import NoiseStream, key
+
+
+@dataclass
+class Cost:
+    """What sampling takes, filled while samples are drawn."""
+
+    evaluations: int = 0  # of a sampling network, counted
+    seconds: float = 0.0
+    samples: int = 0
+
+    @property
+    def nfe(self) -> float:
+        """Evaluations per sample, on all ranks."""
+        return summed(self.evaluations) / summed(self.samples)
+
+    @property
+    def milliseconds(self) -> float:
+        """Of one device, per sample."""
+        return 1000 * summed(self.seconds) / summed(self.samples)
+
+
+@torch.no_grad()
+def drawn(
+    module: GenerativeModule, n: int, batch: int, seed: int, cost: Cost, between: Callable[[], None] = lambda: None
+) -> Iterator[Chunk]:
+    """This rank's share of samples 0, ..., n - 1 of a seed, the same whatever the batch; `between` is called after each."""
+    module.eval()
+    for first, count in mine(n, batch):
+        stream = NoiseStream(key(seed, "evaluation"), first, module.device)
+        started = time.perf_counter()
+        with counted(*(module.get_submodule(name) for name in module.averaged)) as evaluations:
+            y = module.labels(stream, count, None)
+            z = module.sample(stream, count, y)
+            x = module.codec.decode(z)
+        if x.is_cuda:
+            torch.cuda.synchronize(x.device)
+        cost.seconds += time.perf_counter() - started
+        cost.evaluations += evaluations.rows
+        cost.samples += count
+        if x.dtype == torch.uint8 and not torch.isfinite(z).all():  # which decoding would show as black
+            raise GenlabError(
+                "the samples hold nan or inf: the weights or the sampler have diverged, so there is no score"
+            )
+        yield Chunk(first, x, y)
+        between()

@@ -1,0 +1,107 @@
+"""Every number of a model: of sets of its samples, of itself, its likelihood and its costs."""
+
+import math
+import sys
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from genlab.errors import GenlabError
+from genlab.evaluation.banks import chunks, gathered, ranks, summed
+from genlab.evaluation.drawing import Cost, drawn
+from genlab.evaluation.evaluator import Evaluator
+from genlab.evaluation.features import ModuleMetric
+from genlab.evaluation.protocol import Protocol, Row, counted
+from genlab.module import GenerativeModule
+from genlab.noise import NoiseStream, key
+
+
+def score_model(
+    evaluator: Evaluator,
+    module: GenerativeModule,
+    protocol: Callable[[float], Protocol],
+    seconds: float,
+    between: Callable[[], None] = lambda: None,
+    others: dict[str, ModuleMetric] | None = None,
+    entropy: float | None = None,
+    likelihood: bool = True,
+) -> list[Row]:
+    """One row of metrics.jsonl for each metric, likelihood and cost of the module as it stands.
+
+    `protocol` makes the record from the NFE, `seconds` is what training took, `between` is called between batches of
+    samples, `others` are metrics of the module itself, and `entropy` is what an NLL is held against.
+    """
+    cost = Cost()
+    sets = (
+        drawn(module, evaluator.n, evaluator.batch, seed, cost, between)
+        for seed in range(evaluator.seed, evaluator.seed + evaluator.seeds)
+    )
+    scores = evaluator.score(sets, evaluator.n) if evaluator.metrics else {}
+    made = protocol(cost.nfe if evaluator.metrics else math.nan)
+    floors = evaluator.floor(module.codec.decode, module.shape) if evaluator.floors else {}
+    rows = [made.line(name, score.row, floors.get(name, {})) for name, score in scores.items()]
+    if not ranks()[0]:
+        rows += _of_module(evaluator, module, made, others or {})
+    try:
+        rows += _likelihood(evaluator, module, made, entropy, between) if likelihood else []
+    except GenlabError as error:  # one number that cannot be had must not cost the others
+        print(f"genlab: no likelihood: {error}", file=sys.stderr)
+    parameters = sum(p.numel() for name in module.averaged for p in module.get_submodule(name).parameters())
+    costs = {"parameters": float(parameters)}
+    if evaluator.metrics:
+        costs = {"nfe": cost.nfe, "ms_per_sample": cost.milliseconds, **costs}
+    rows += [made.line(name, single(value, None, "lower")) for name, value in costs.items()]
+    rate = module.images_seen / seconds
+    return [*rows, made.line("train_images_per_second", single(rate, None, "higher"))]
+
+
+def _of_module(
+    evaluator: Evaluator, module: GenerativeModule, made: Protocol, metrics: dict[str, ModuleMetric]
+) -> list[Row]:
+    rows: list[Row] = []
+    for metric in metrics.values():
+        real = evaluator.references.source.split(evaluator.split).x.to(module.device)
+        noise = NoiseStream(key(evaluator.seed, "evaluation"), device=module.device)
+        try:
+            found = metric(module, real, noise)
+        except GenlabError as error:
+            evaluator.tell(error)
+            continue
+        rows += [made.line(name, single(*pair, metric.better[name])) for name, pair in found.items()]
+    return rows
+
+
+def _likelihood(
+    evaluator: Evaluator, module: GenerativeModule, made: Protocol, entropy: float | None, between: Callable[[], None]
+) -> list[Row]:
+    """Bits/dim of the test images, or nats of the test points beside the density's own entropy."""
+    if module.likelihood is None or module.codec.log_volume is None:
+        return []
+    test = evaluator.references.source.split("test")
+    points = test.x.ndim == 2
+    parts: dict[int, dict[str, Tensor]] = {}
+    with counted(*(module.get_submodule(name) for name in module.averaged)) as evaluations:
+        for first, x, y in chunks(test, evaluator.batch):
+            torch.manual_seed(key(evaluator.seed, "likelihood", first))
+            nats = module.nats_parts(x.to(module.device), None if y is None else y.to(module.device))
+            parts[first] = {k: (-v if points else module.bits(v)).cpu().double() for k, v in nats.items()}
+            between()
+    parts = gathered(parts)
+    cost = {"kind": module.likelihood, "likelihood_nfe": summed(evaluations.rows) / len(test.x)}
+    cost |= {"bound": module.bound} if module.bound else {}
+    split = {k: torch.cat([parts[first][k] for first in sorted(parts)]) for k in parts[min(parts)]}
+    values = torch.stack([*split.values()]).sum(0)
+    name, held_against = ("nll", {}) if points else ("bits_per_dim", {})
+    if points and entropy is not None:
+        held_against = {"entropy": {"value": entropy, "stderr": None, "n": None}}
+    error = (values.std() / len(values) ** 0.5).item()
+    row = made.line(name, single(values.mean().item(), error, "lower"), held_against, **cost)
+    if len(split) > 1:  # the rate and the distortion of a bound, in the same unit
+        row["parts"] = {k: v.mean().item() for k, v in split.items()}
+    return [row]
+
+
+def single(value: float, error: float | None, better: str) -> Row:
+    """The numbers of a metric that is no function of sets of samples."""
+    return {"value": value, "stderr": error, "better": better}
