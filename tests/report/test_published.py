@@ -51,3 +51,15 @@ def test_the_best_checkpoint_stands_below_the_last_one_and_says_so() -> None:
     assert "chosen for its score" in next(iter(table.symbols))
     (table,) = build([replace(run, evaluations={"b": last, "a": best})])
     assert table.models[0].cells["w2"].value == 0.31, "whichever was written last"
+
+
+def test_which_bound_it_is_stands_in_the_cell_and_is_no_difference_of_protocol() -> None:
+    runs = [record([]), replace(record([]), path=Path("o/d/n/abc-s0"), model="n")]
+    bits = [{"kind": "bound", "bound": "IW-64"}, {"kind": "ode"}]
+    runs = [
+        replace(run, evaluations={"e": {"bits_per_dim": Measurement("bits_per_dim", 2.0, None, "lower", {}, own)}})
+        for run, own in zip(runs, bits, strict=True)
+    ]
+    (table,) = build(runs)
+    assert [row.cells["bits_per_dim"].kind for row in table.rows] == ["IW-64", "ode"]
+    assert not table.symbols

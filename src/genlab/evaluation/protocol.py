@@ -12,7 +12,19 @@ from torch import nn
 Row = dict[str, Any]
 
 # Fields that describe the model and how it was run: numbers that differ in them alone may be compared.
-OWN = {"metric", "nfe", "sampler", "guidance", "seed", "seeds", "checkpoint", "weights", "kind", "likelihood_nfe"}
+OWN = {
+    "metric",
+    "nfe",
+    "sampler",
+    "guidance",
+    "seed",
+    "seeds",
+    "checkpoint",
+    "weights",
+    "kind",
+    "bound",
+    "likelihood_nfe",
+}
 MACHINE = {"device", "threads", "batch"}  # the conditions of a timing, which change no other number
 
 

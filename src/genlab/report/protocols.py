@@ -7,7 +7,19 @@ from typing import Any
 from genlab.report.records import Measurement, flat, printable
 
 # Fields that describe the run or have a column of their own: no footnote. All others must agree.
-PER_RUN = {"metric", "nfe", "sampler", "guidance", "seed", "seeds", "checkpoint", "weights", "kind", "likelihood_nfe"}
+PER_RUN = {
+    "metric",
+    "nfe",
+    "sampler",
+    "guidance",
+    "seed",
+    "seeds",
+    "checkpoint",
+    "weights",
+    "kind",
+    "bound",
+    "likelihood_nfe",
+}
 PER_MODEL = {"sampler", "guidance", "weights"}  # what the seeds of one model must share besides
 MACHINE = {"device", "threads", "batch"}  # the conditions of a timing, which change no other number
 TIMINGS = {"ms_per_sample", "train_images_per_second"}

@@ -50,7 +50,7 @@ class Cell:
     value: float
     spread: float | None  # sample standard deviation over seeds; of a single seed, the standard error of its estimate
     seeds: tuple[int, ...] = ()
-    kind: str = ""  # bits per dimension: "bound" | "exact" | "ode"
+    kind: str = ""  # bits per dimension: "bound" | "exact" | "ode", or which bound it is, such as "IW-64"
     notes: tuple[str, ...] = ()  # what differs in its protocol from the rest of the column
     best: bool = False
 
@@ -214,7 +214,8 @@ def _mean(measurements: list[Measurement]) -> Cell:
     values = [m.value for m in measurements]
     spread = statistics.stdev(values) if others and all(map(math.isfinite, values)) else None
     alone = first.spread if first.spread is not None else first.stderr
-    return Cell(statistics.mean(values), spread if others else alone, kind=printable(first.protocol.get("kind", "")))
+    kind = first.protocol.get("bound") or first.protocol.get("kind", "")
+    return Cell(statistics.mean(values), spread if others else alone, kind=printable(kind))
 
 
 def _mark_best(column: Column, rows: list[Row]) -> None:
