@@ -164,3 +164,16 @@ def test_what_is_wrong_is_one_line(
     assert told in error
     assert len(error.strip().splitlines()) == 1
     assert not list(tmp_path.rglob("metrics.jsonl")), "nothing half-written counts as a result"
+
+
+def test_an_interruption_is_one_line_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    folder = pngs(tmp_path / "pictures", Digits().split("test").x[:20].numpy())
+    monkeypatch.setattr("genlab.evaluation.frechet.FrechetDistance.replicates", interrupt)
+    assert call([str(folder), "frechet", *DATA, f"outputs={tmp_path / 'outputs'}"], monkeypatch) == 130
+    assert capsys.readouterr().err.startswith("genlab: interrupted")
+    assert not list(tmp_path.rglob("metrics.jsonl"))

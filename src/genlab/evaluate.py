@@ -141,7 +141,7 @@ def _act(arguments: list[str]) -> None:
 
 
 def main() -> None:
-    verb(__doc__ or "", _act)
+    verb(__doc__ or "", _act, "what was scored before is recorded, and nothing by halves")
 
 
 if __name__ == "__main__":

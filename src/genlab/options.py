@@ -19,8 +19,9 @@ RECORDED = {
 }  # groups that may differ from the run's own
 
 
-def verb(usage: str, act: Callable[[list[str]], None]) -> None:
-    """Print the usage where it is asked for, or act on the command line; a GenlabError is one line and exit code 2."""
+def verb(usage: str, act: Callable[[list[str]], None], interrupted: str = "nothing was written") -> None:
+    """Print the usage where it is asked for, or act on the command line; a GenlabError is one line and exit code 2, an
+    interruption the line that says what it left and 130."""
     arguments = sys.argv[1:]
     if not arguments or {"-h", "--help"} & set(arguments):
         print(usage)
@@ -30,6 +31,9 @@ def verb(usage: str, act: Callable[[list[str]], None]) -> None:
     except GenlabError as error:
         print(f"genlab: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"genlab: interrupted: {interrupted}", file=sys.stderr)
+        sys.exit(130)
 
 
 def parse(arguments: Sequence[str], schema: type) -> tuple[list[str], Any, list[str]]:

@@ -12,7 +12,6 @@ names to the same place in its cache. Your own images: folder or parquet, and wh
 
 import os
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -139,11 +138,7 @@ def _act(arguments: list[str]) -> None:
 
 
 def main() -> None:
-    try:
-        verb(__doc__ or "", _act)
-    except KeyboardInterrupt:
-        print("genlab: interrupted: the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
+    verb(__doc__ or "", _act, "the same command goes on from there")
 
 
 if __name__ == "__main__":
