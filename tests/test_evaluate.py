@@ -100,6 +100,27 @@ def test_images_are_held_against_other_images(tmp_path: Path, monkeypatch: pytes
     assert values[1] > 10
 
 
+def test_the_floors_of_samples_from_elsewhere_are_those_of_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They lie in one cache, so noise must be decoded as a model's is."""
+    x = Digits().split("train").x[:33].numpy()
+    np.savez(tmp_path / "theirs.npz", x=x)
+    outputs = f"outputs={tmp_path / 'outputs'}"
+    assert call([str(tmp_path / "theirs.npz"), "frechet", "data=digits", outputs], monkeypatch) == 0
+    noise = rows(tmp_path / "outputs")[0]["references"]["noise"]["value"]
+    pixels = np.random.default_rng(0).normal(size=(33, 1, 8, 8)).clip(-1, 1)  # what Pixels makes of N(0, 1)
+    np.savez(tmp_path / "noise.npz", x=((pixels + 1) * 127.5).round().astype(np.uint8))
+    outputs = f"outputs={tmp_path / 'noisy'}"
+    assert call([str(tmp_path / "noise.npz"), "frechet", "data=digits", outputs], monkeypatch) == 0
+    assert rows(tmp_path / "noisy")[0]["value"] == pytest.approx(noise, rel=0.25)
+
+
+def test_a_name_that_states_a_number_follows_it() -> None:
+    config = preflight("train", ["evaluation=quick", "evaluation.n=3000"], check=False)
+    assert config.evaluation.metrics.fid.key == "fid_3000"
+
+
 @pytest.mark.slow
 def test_published_protocols_run_with_a_weight_file_of_ones_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -117,8 +138,9 @@ def test_published_protocols_run_with_a_weight_file_of_ones_own(
     pair = [str(tmp_path / "a.npz"), f"against={tmp_path / 'b.npz'}", f"outputs={tmp_path / 'outputs'}"]
     assert call([*pair, "evaluation=quick", "evaluation.metrics.kid.size=6", *theirs], monkeypatch) == 0
     found = {row["metric"]: row for row in rows(tmp_path / "outputs")}
-    assert {"fid_10k", "sfid_10k", "is", "kid", "precision", "recall", "density", "coverage"} <= set(found)
-    protocol = found["fid_10k"]["protocol"]
+    assert set(found) == {"is", "is_spread", "kid", "kid_spread", "precision", "recall", "density", "coverage"}
+    assert "20 samples are not enough for a fid" in capsys.readouterr().err, "neither fid_20 nor sfid_20"
+    protocol = found["kid"]["protocol"]
     assert (protocol["n_fake"], protocol["n_real"], protocol["layer"]) == (20, 20, "pool3")
     assert "TF1" in protocol["resize"]
     assert call([*pair, "fid", "evaluation=fid50k_test", *theirs], monkeypatch) == 2

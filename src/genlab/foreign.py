@@ -28,24 +28,24 @@ def score_samples(
     from genlab.scoring import Scoring
 
     config = _composed(options, overrides)
+    samples = Given(path, config["evaluation"]["cache"], None if options.against else config["data"]["shape"])
+    x = samples.split("test").x
+    config = _composed(options, [*overrides, f"evaluation.n={len(x)}"])  # of which the names of metrics may speak
     evaluation, data = config["evaluation"], config["data"]
     choose(evaluation, metrics)
-    cache, shape = evaluation["cache"], None
+    codec = build(data["codec"])
     if options.against is None:
-        source, shape = build(data["source"], options.trust), data["shape"]
+        source = build(data["source"], options.trust)
     else:
-        source = Given(Path(options.against), cache)
+        source = Given(Path(options.against), evaluation["cache"])
         data.update(name=source.name, levels=256, classes=0)
         evaluation["floors"], evaluation["reference"]["split"] = [], "test"  # which is all there is
-    samples = Given(path, cache, shape)
-    x = samples.split("test").x
-    evaluation["n"] = len(x)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scoring = Scoring(config, source, device, options.trust)
     scores = scoring.evaluator.score([chunks(samples.split("test"), evaluation["batch"])], len(x))
     digest = samples.sha256("test")
     made = scoring.protocol(len(x), weights="of another program", checkpoint={"samples": str(path), "sha256": digest})
-    floors = scoring.evaluator.floor(lambda z: z, x.shape[1:]) if evaluation["floors"] else {}
+    floors = scoring.evaluator.floor(codec.decode, x.shape[1:]) if evaluation["floors"] else {}
     rows = [made.line(name, score.row, floors.get(name, {})) for name, score in scores.items()]
     run = Run(Path(options.outputs) / data["name"] / samples.name / f"{digest[:10]}-s0")
     run.samples.mkdir(parents=True, exist_ok=True)

@@ -59,6 +59,15 @@ def test_another_extractor_split_or_need_is_another_computation(tmp_path: Path) 
         assert other.extractor.seen > 0, (split, needs, fingerprint)
 
 
+def test_what_one_protocol_computed_another_adds_to(tmp_path: Path) -> None:
+    for needs in (["moments"], ["features"]):
+        references(tmp_path).bank("test", needs)
+    for needs in (["moments"], ["features"], ["moments", "features"]):
+        other = references(tmp_path)
+        other.bank("test", needs)
+        assert other.extractor.seen == 0, needs
+
+
 def test_a_damaged_or_half_written_cache_is_not_used(tmp_path: Path) -> None:
     first = references(tmp_path)
     expected = first.bank("test", ("moments",)).moments.gaussian.mean

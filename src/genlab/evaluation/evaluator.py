@@ -154,7 +154,12 @@ class Evaluator:
         table: dict[str, dict[str, Row]] = {}
         for label, make in wanted.items():
             data = make()
-            for name, score in self.score([chunks(data, self.batch)], len(data.x)).items():
+            try:
+                scores = self.score([chunks(data, self.batch)], len(data.x))
+            except GenlabError as error:  # a split too small for a metric costs its floor, and not the score
+                self.tell(error)
+                continue
+            for name, score in scores.items():
                 error = score.row["stderr"]
                 row = {"value": score.row["value"], "stderr": None if math.isnan(error) else error, "n": len(data.x)}
                 table.setdefault(name, {})[label] = row

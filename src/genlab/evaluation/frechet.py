@@ -44,8 +44,8 @@ class FrechetDistance:
     """The Fréchet distance `fd_<name>` in the feature space of the extractor `name`, or, of its spatial features, `sfd_<name>`
     (sFID: Nash et al. 2021, 2103.03841); it is biased upwards by O(1/N).
 
-    `key` is another name for it. Called fid, it warns of fewer than 10,000 samples, and raises GenlabError for no more
-    samples than features, whose covariance is singular.
+    `key` is a published name for it, fid or sfid: under it, it warns of fewer than 10,000 samples, and raises GenlabError for
+    no more samples than features, whose covariance is singular.
     """
 
     biased = True  # so that its corrected value means something
@@ -53,12 +53,12 @@ class FrechetDistance:
     def __init__(self, name: str, spatial: bool = False, key: str | None = None):
         self.of = "spatial" if spatial else "moments"
         self.needs = (self.of,)
-        self.key = key or (f"sfd_{name}" if spatial else f"fd_{name}")
+        self.published, self.key = key is not None, key or (f"sfd_{name}" if spatial else f"fd_{name}")
         self.better = {self.key: "lower"}
         self.warned = False
 
     def __call__(self, real: FeatureBank, fake: FeatureBank) -> dict[str, float]:
-        if self.key == "fid":
+        if self.published:
             self._check(fake.n, len(real.gaussian(self.of, self.key).mean))
         return self._distance(real, fake)
 

@@ -9,23 +9,9 @@ from typing import Any
 
 from torch import nn
 
-Row = dict[str, Any]
+from genlab.comparable import MACHINE, OWN
 
-# Fields that describe the model and how it was run: numbers that differ in them alone may be compared.
-OWN = {
-    "metric",
-    "nfe",
-    "sampler",
-    "guidance",
-    "seed",
-    "seeds",
-    "checkpoint",
-    "weights",
-    "kind",
-    "bound",
-    "likelihood_nfe",
-}
-MACHINE = {"device", "threads", "batch"}  # the conditions of a timing, which change no other number
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)

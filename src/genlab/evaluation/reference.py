@@ -19,12 +19,12 @@ from torch import Tensor
 
 from genlab.data.source import Source
 from genlab.errors import GenlabError
-from genlab.evaluation.banks import chunks, everywhere, fill, ranks
+from genlab.evaluation.banks import chunks, everywhere, fill, gathered, ranks
 from genlab.evaluation.features import FeatureBank, Features
 from genlab.evaluation.moments import Gaussian
 from genlab.files import locked, place, sha256
 
-FORMAT = 2  # of the files: counted up when the same key comes to mean other numbers
+FORMAT = 3  # of the files: counted up when the same key comes to mean other numbers
 GAUSSIANS = {"moments": "", "spatial": "_s"}
 KEPT = ("features", "logits")  # tensors that are files; x and y are the data's own
 
@@ -79,12 +79,23 @@ class References:
         with locked(folder) if first else nullcontext():
             bank = _read(folder, files)
             if not everywhere(bank is not None):
+                # with what is there already, or two protocols would take turns in computing it anew
+                held = gathered({ranks()[0]: _holds(folder)})[0]
+                files = [name for name in (*GAUSSIANS, *KEPT) if name in {*files, *held}]
                 bank = fill(chunks(data, self.batch), len(data.x), self.extractor, files, self.device, blocks=1)
                 if first:
                     _write(folder, bank, {**self.identity(split), "holds": files})
         assert bank is not None
         x, y = (value if name in needs else None for name, value in zip("xy", data, strict=True))
         return replace(bank.to(self.device), x=x, y=y)
+
+
+def _holds(folder: Path) -> list[str]:
+    """What has been computed before, intact or not."""
+    try:
+        return json.loads((folder / "manifest.json").read_text())["holds"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
 
 
 def _write(folder: Path, bank: FeatureBank, manifest: dict[str, Any]) -> None:

@@ -4,24 +4,10 @@ import json
 from collections import Counter
 from typing import Any
 
+from genlab.comparable import MACHINE, OWN
 from genlab.report.records import Measurement, flat, printable
 
-# Fields that describe the run or have a column of their own: no footnote. All others must agree.
-PER_RUN = {
-    "metric",
-    "nfe",
-    "sampler",
-    "guidance",
-    "seed",
-    "seeds",
-    "checkpoint",
-    "weights",
-    "kind",
-    "bound",
-    "likelihood_nfe",
-}
 PER_MODEL = {"sampler", "guidance", "weights"}  # what the seeds of one model must share besides
-MACHINE = {"device", "threads", "batch"}  # the conditions of a timing, which change no other number
 TIMINGS = {"ms_per_sample", "train_images_per_second"}
 
 
@@ -34,7 +20,7 @@ def usual_protocol(measurements: list[Measurement]) -> dict[str, Any]:
 
 def compared(measurement: Measurement) -> dict[str, Any]:
     """The fields of a number's protocol that must agree between models."""
-    ignored = PER_RUN if measurement.metric in TIMINGS else PER_RUN | MACHINE
+    ignored = OWN if measurement.metric in TIMINGS else OWN | MACHINE
     return flat({key: value for key, value in measurement.protocol.items() if key not in ignored})
 
 
