@@ -62,12 +62,14 @@ def shrunk(config: DictConfig, pictures: dict[int, Path]) -> list[str]:
         ("sampler.tolerance", 1),
         ("likelihood.tolerance", 1),
         ("likelihood.terms", 2),
-        ("evaluation.transport.most", 24),
-        ("likelihood.most", 20),  # an ODE that gives up costs its number and no other
+        ("likelihood.most", 2),  # an ODE that gives up costs its number and no other
+        ("model.importance", 2),
     ):
         if OmegaConf.select(config, key, default=missing) is not missing:
             small.append(f"{key}={value}")
-    small += [f"evaluation.metrics.{name}.most=24" for name, m in config.evaluation.metrics.items() if "most" in m]
+    for group in ("metrics", "module_metrics"):
+        chosen = config.evaluation[group] or {}
+        small += [f"evaluation.{group}.{name}.most=24" for name, metric in chosen.items() if "most" in metric]
     if "generator" in config.network and "width" in config.network:
         small.append("network.width=32")  # hundreds of channels, whatever the images
     if config.data.shape[-1] > 8:
@@ -77,7 +79,6 @@ def shrunk(config: DictConfig, pictures: dict[int, Path]) -> list[str]:
         small += ["evaluation.features.images=64", "trainer.precision=32-true", "evaluation.batch=24"]
         small += ["network.width=32"] if "width" in config.network else []
         small += [f"network.{key}=1" for key in ("blocks", "depth") if key in config.network]
-        small += ["likelihood.most=1"] if "likelihood.most=20" in small else []
     return small
 
 
