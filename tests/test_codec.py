@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from genlab.codec import Pixels, Vectors
+from genlab.codec import Pixels, Tokens, Vectors
 
 
 def lattice(levels):
@@ -64,3 +64,12 @@ def test_a_uniform_density_has_log2_levels_bits_per_dim():
         # float32 may put a point of the cell's border on the other side of it
         assert (z - codec.encode(x)).abs().max() <= 1 / (levels - 1) + 1e-6
         assert (codec.decode(z) == x).float().mean() > 0.999
+
+
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_tokens_are_the_levels_in_their_order(levels):
+    codec, x = Tokens(levels), lattice(levels).reshape(1, 1, 1, -1)
+    assert codec.encode(x).flatten().tolist() == list(range(levels))
+    assert torch.equal(codec.decode(codec.encode(x)), x)
+    assert codec.decode(torch.tensor([-3, levels + 5])).tolist() == [0, 255]
+    assert codec.log_volume == 0

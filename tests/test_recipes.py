@@ -92,8 +92,10 @@ def test_every_model_trains_two_batches_and_draws(
 ) -> None:
     default = preflight("train", [f"model={name}"])
     small = shrunk(default, pictures)
-    if default.sampler is not None:
+    if "denoiser" in default.model:
         small.append("network=unet_small")  # the papers' sizes are for GPUs
+    if "joint" in default.model:
+        small += ["network.width=32", *(f"network.{key}=1" for key in ("blocks", "depth") if key in default.network)]
     config = preflight("train", [f"model={name}", f"model.classes={classes}", *small, *SMALL])
     train(config, outputs / "run")
     assert (outputs / "run" / "samples" / "final.png").is_file()

@@ -32,6 +32,14 @@ class Head(nn.Module, abc.ABC):
     def sample(self, parameters: Tensor, u: Tensor) -> Tensor:
         """A draw, made from u ~ U(0, 1) of the shape of x."""
 
+    def tempered(self, parameters: Tensor, temperature: float) -> Tensor:
+        """The parameters at a temperature, where below 1 what is likely becomes likelier."""
+        raise GenlabError(f"a {type(self).__name__} has no temperature: set sampler.temperature=1")
+
+    def truncated(self, parameters: Tensor, top_k: int | None, top_p: float) -> Tensor:
+        """The parameters without what is neither among the `top_k` likeliest nor in the share `top_p` of probability."""
+        raise GenlabError(f"top_k and top_p are for tokens: a {type(self).__name__} has sampler.temperature alone")
+
     def check(self, x: Tensor) -> None:
         """Raise GenlabError if x is nothing that this head gives a probability to."""
         if not x.isfinite().all():

@@ -1,5 +1,7 @@
 """The likelihood of PixelCNN++: mixtures of discretized logistics whose channels follow each other."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -53,6 +55,15 @@ class MixtureOfLogistics(Head):
             drawn = (mu[:, :, c] + self._shift(a, c, x) + logistic).clamp(-1, 1)
             x.append(((drawn + 1) / (2 * self.delta)).round() * (2 * self.delta) - 1)
         return torch.cat(x, dim=1)
+
+    def tempered(self, parameters: Tensor, temperature: float) -> Tensor:
+        """π^(1/T), normalized when it is drawn from, and T s."""
+        channels = self._channels(parameters)
+        logits, rest = parameters[:, : self.components], parameters[:, self.components :]
+        rest = rest.unflatten(1, (self.components, -1))
+        mu, log_s, a = rest.split([channels, channels, rest.shape[2] - 2 * channels], dim=2)
+        log_s = log_s.clamp(min=LOG_S_MIN) + math.log(temperature)
+        return torch.cat([logits / temperature, torch.cat([mu, log_s, a], dim=2).flatten(1, 2)], dim=1)
 
     def check(self, x: Tensor) -> None:
         check_lattice(x, self.levels)
