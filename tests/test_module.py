@@ -3,15 +3,21 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
+import lightning as L
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
+from genlab.averaging import Constant
+from genlab.codec import Vectors
 from genlab.config import preflight
 from genlab.data.source import Batch
 from genlab.errors import GenlabError
 from genlab.instantiation import build
 from genlab.module import GenerativeModule
+from genlab.optimization import Optimization
 from genlab.training import train
 
 FAMILIES = ["digits/vae", "digits/dcgan", "digits/ddpm"]
@@ -72,6 +78,66 @@ def test_a_mirrored_run_goes_on_as_if_it_had_not_stopped(family: str, outputs: P
             train(preflight("train", [*overrides, f"trainer.max_images={budget}"]), folder)
         weights.append(torch.load(folder / "checkpoints" / "000000064.pt", weights_only=True)["state_dict"])
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+class Line(GenerativeModule):
+    """w·x is 1 in the least squares; no random number is drawn."""
+
+    averaged = ()
+
+    def __init__(self) -> None:
+        rule = Optimization(lambda p, lr: torch.optim.SGD(p, lr, momentum=0.9), lr=0.1, clip_norm=0.5)
+        super().__init__(Vectors(1.0), (2,), rule, Constant(0.0))
+        self.w = torch.nn.Parameter(torch.tensor([3.0, -2.0]))
+
+    def loss(self, x: torch.Tensor, y: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        return {"loss": (x @ self.w - 1).square().mean(), "size": x.square().mean()}
+
+    def sample(self, noise: Any, n: int, y: torch.Tensor | None = None) -> torch.Tensor:
+        raise NotImplementedError
+
+
+class Outputs(L.Callback):
+    """What every batch says of itself."""
+
+    def __init__(self) -> None:
+        self.terms: list[dict[str, float]] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any) -> None:
+        self.terms.append({name: term.item() for name, term in {**outputs, **pl_module.grad_norms}.items()})
+
+
+def test_a_batch_in_parts_moves_weights_as_the_whole_does(tmp_path: Path) -> None:
+    """Four steps with momentum and clipped gradients; the terms that are logged are those of the whole batch."""
+    batches = [Batch(torch.randn(8, 2, generator=torch.Generator().manual_seed(k)), None) for k in range(4)]
+    found = []
+    for accumulate in (1, 4):
+        module, outputs = Line(), Outputs()
+        module.accumulate = accumulate
+        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "max_epochs": 1}
+        trainer = L.Trainer(accelerator="cpu", default_root_dir=tmp_path, callbacks=[outputs], **quiet)
+        trainer.fit(module, DataLoader(batches, batch_size=None))
+        assert trainer.global_step == 4
+        found.append((module.w.detach(), outputs.terms))
+    (whole, terms), (parts, own) = found
+    torch.testing.assert_close(parts, whole)
+    assert (whole - Line().w).norm() > 0.05
+    for a, b in zip(own, terms, strict=True):
+        assert a == pytest.approx(b, rel=1e-5)
+
+
+@pytest.mark.parametrize("family", ["digits/vae", "digits/wgan_gp"])
+def test_a_run_of_parts_goes_on_as_if_it_had_not_stopped(family: str, outputs: Path) -> None:
+    tiny = [f"experiment={family}", *TINY, "trainer.accumulate=4"]
+    weights = []
+    for budgets in ((64,), (16, 64)):
+        folder = outputs / str(len(budgets))
+        for budget in budgets:
+            train(preflight("train", [*tiny, f"trainer.max_images={budget}"]), folder)
+        weights.append(torch.load(folder / "checkpoints" / "000000064.pt", weights_only=True))
+    assert weights[0]["images_seen"] == 64
+    for name, value in weights[0]["state_dict"].items():
+        assert torch.equal(value, weights[1]["state_dict"][name]), name
 
 
 @pytest.mark.parametrize(

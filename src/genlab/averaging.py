@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from genlab.errors import GenlabError
+from genlab.schedules import Schedule
 
 
 class Averaging(abc.ABC):
@@ -50,6 +51,20 @@ class HalfLife(Averaging):
     def at(self, images_seen: int, batch: int) -> float:
         ramp = float("inf") if self.ramp_ratio is None else self.ramp_ratio * (images_seen - batch)
         half_life = min(self.images, ramp)
+        return 0.5 ** (batch / half_life) if half_life else 0.0
+
+
+class ScheduledHalfLife(Averaging):
+    """β = 0.5^(B / h(N)) with N images seen before the batch of B and h(N) from a schedule; β = 0 where h is 0.
+
+    Huang et al. 2024, R3GAN, arXiv:2501.05441, published code.
+    """
+
+    def __init__(self, images: Schedule):
+        self.images = images
+
+    def at(self, images_seen: int, batch: int) -> float:
+        half_life = self.images(images_seen - batch)
         return 0.5 ** (batch / half_life) if half_life else 0.0
 
 

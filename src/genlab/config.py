@@ -194,7 +194,7 @@ def _check(config: DictConfig) -> None:
     if missing:
         raise GenlabError(f"no value for {', '.join(sorted(missing))}")
     trainer = config.trainer
-    for key in ("max_images", "batch", "devices", "num_nodes", "keep", "log_every"):
+    for key in ("max_images", "batch", "accumulate", "devices", "num_nodes", "keep", "log_every"):
         if trainer[key] < 1:
             raise GenlabError(f"trainer.{key}={trainer[key]}: at least 1 is needed")
     if config.evaluation.n < 0 or config.evaluation.batch < 1:

@@ -66,6 +66,7 @@ class GenerativeModule(L.LightningModule, abc.ABC):
         if flip and len(self.shape) != 3:
             raise GenlabError("flip mirrors images, and these data are none: set data.flip=false")
         self.flip = flip
+        self.accumulate = 1  # in how many parts, one after the other, a batch gives its gradient
         self.grad_norms: dict[str, Tensor] = {}  # of this batch, each optimizer's before clipping
         self.images_seen = 0  # real images consumed by all ranks so far; kept by callbacks.budget
 
@@ -160,8 +161,24 @@ class GenerativeModule(L.LightningModule, abc.ABC):
         return self.fit_batch(self.mirrored(batch) if self.flip else batch)
 
     def fit_batch(self, batch: Batch) -> dict[str, Tensor]:
-        """The terms of a batch to learn from; who optimizes manually does it here."""
-        return self._terms(batch)
+        """The terms of a batch to learn from, in their mean over its parts, of which all but the last have left their
+        gradients; who optimizes manually does it here."""
+        if self.accumulate == 1:
+            return self._terms(batch)
+        *earlier, last = batch.parts(self.accumulate)
+        self.trainer.optimizers[0].zero_grad()
+        found = []
+        for part in earlier:
+            terms = self._terms(part)
+            # ranks add up what is there when the last part is done, as torch's DDP does with what came before its forward
+            self.trainer.strategy.backward(terms["loss"] / self.accumulate, None)
+            found.append({name: term.detach() for name, term in terms.items()})
+        found.append(self._terms(last))
+        return {name: torch.stack([terms[name] for terms in found]).mean(0) for name in found[0]}
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
+        if self.accumulate == 1:  # else `fit_batch` has done it, before the first part
+            optimizer.zero_grad()
 
     def mirrored(self, batch: Batch) -> Batch:
         """Each image as it is or mirrored left to right, with probability 1/2 each."""
@@ -184,8 +201,7 @@ class GenerativeModule(L.LightningModule, abc.ABC):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         self.grad_norms = {}
         for optimization, optimizer in zip(self.optimizations, self.trainer.optimizers, strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = optimization.rate(self.images_seen)
+            optimization.advance(optimizer, self.images_seen)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         for i, (optimization, own) in enumerate(zip(self.optimizations, self.trainer.optimizers, strict=True)):

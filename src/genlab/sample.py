@@ -1,10 +1,12 @@
 """usage: genlab sample RUN [n=64] [seed=0] [y=3] [weights=ema|raw|NAME] [sampler=ddim] [sampler.steps=50] [out=FOLDER]
+       genlab sample RUN truncation=0.7 [...]
        genlab sample RUN interpolate=8 [seed=0] [y=3] [weights=ema|raw|NAME] [likelihood.tolerance=1e-3] [out=FOLDER]
        genlab sample RUN arithmetic=[3,8,5] or traverse=4 [seed=0] [weights=ema|raw|NAME] [out=FOLDER]
 
 Draws samples of a trained run: a PNG grid, an .npz of them all, and of the first 64 the way from noise to data as
 animated WebP: trajectory.webp shows x_t, denoised.webp the x̂ that the model expects it to become.
-Sample i depends on (seed, i) alone, whatever n is. trust=true allows a run whose configuration names foreign classes.
+Sample i depends on (seed, i) alone, whatever n is. truncation=0.7 is short for sampler=truncation sampler.value=0.7, of a
+GAN: styles nearer to their mean, or latents without large numbers. trust=true allows a run whose configuration names foreign classes.
 
 With interpolate=8 it encodes pairs of test images instead, and writes interpolation.png: an image, eight steps on the
 arc between the latents from its own reconstruction to that of the other, and the other. A conditional model takes the two
@@ -42,6 +44,7 @@ class Options:
     interpolate: int | None = None
     arithmetic: list[int] = field(default_factory=list)
     traverse: int | None = None
+    truncation: float | None = None
 
 
 def sample(path: Path, options: Options, overrides: list[str]) -> Path:
@@ -134,6 +137,10 @@ def _opened(path: Path, options: Options, overrides: list[str]) -> tuple[Path, "
     run = Run.existing(path)
     folder = Path(options.out) if options.out else run.samples / f"seed{options.seed}"
     check_writable(folder)
+    if options.truncation is not None:
+        if "generator" not in run.config["model"]:
+            raise GenlabError(f"truncation={options.truncation}: only a GAN's latents can be cut")
+        overrides = [*overrides, "sampler=truncation", f"sampler.value={options.truncation}"]
     config = overridden(run.config, overrides)
     module, _ = load(run, config, options.weights, options.trust)
     return folder, module, config

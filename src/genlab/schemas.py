@@ -31,12 +31,16 @@ class OptimizerConfig:
     clip_norm: float | None = None
     replace_nan: bool = False
     decay_images: int | None = None
+    schedule: dict[str, Any] | None = None  # a factor of lr
+    beta2: dict[str, Any] | None = None  # what β₂ of Adam is at each time
 
 
 @dataclass
 class TrainerConfig:
     max_images: int = MISSING  # budget, in real images consumed
-    batch: int = MISSING  # of all devices together
+    batch: int = MISSING  # of one step, on all devices together
+    accumulate: int = 1  # in how many parts, one after the other, each device computes its share of a batch
+    sync_batchnorm: bool = False  # batch norm over the batches of all devices together
     accelerator: str = "auto"
     devices: int = 1
     num_nodes: int = 1

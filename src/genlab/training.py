@@ -29,6 +29,7 @@ from genlab.errors import GenlabError
 from genlab.evaluation.banks import gathered, ranks
 from genlab.instantiation import build
 from genlab.module import GenerativeModule
+from genlab.networks.batch_norm import synchronize
 from genlab.noise import key
 from genlab.pictures import film, picture
 from genlab.run import Run, redact
@@ -111,6 +112,9 @@ class Session:
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = options.tf32
         torch.manual_seed(key(self.config.seed, "initialization"))
         self.module = build(self.config.model)
+        self.module.accumulate = options.accumulate
+        if options.sync_batchnorm:
+            synchronize(self.module)
         self.ema, self.source = EMA(self.module, options.batch), build(self.config.data.source)
         budget = (self.config.seed, options.max_images, options.serve, options.serve_share)
         self.data = DataModule(self.source, options.batch, *budget)

@@ -9,16 +9,18 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from genlab.adversarial.augment import Adaptive, Augmentation, DiffAugment, moved
+from genlab.adversarial.augment import Adaptive, Augmentation, DiffAugment
 from genlab.adversarial.objectives import Hinge, LeastSquares, NonSaturating, Relativistic, Wasserstein
-from genlab.config import conf_dir
+from genlab.adversarial.pipe import Pipe, moved
+from genlab.config import preflight
 from genlab.data.augment import Resampled
 from genlab.errors import GenlabError
 from genlab.instantiation import build
 
 
-def ada(**changes: Any) -> Adaptive:
-    return build(OmegaConf.merge(OmegaConf.load(conf_dir() / "critic_augment" / "ada.yaml"), changes))
+def ada(name: str = "ada", **changes: Any) -> Any:
+    config = preflight("train", ["model=dcgan", f"critic_augment={name}"]).critic_augment
+    return build(OmegaConf.merge(config, changes))
 
 
 def noise(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -108,7 +110,7 @@ def test_colours_of_ada_turn_about_the_grey_axis() -> None:
     x = noise(2, 3, 4, 4)
     none = {"brightness": torch.zeros(2), "contrast": torch.ones(2), "flip": torch.zeros(2, dtype=torch.bool)}
     none |= {"hue": torch.zeros(2), "saturation": torch.ones(2)}
-    coloured = Adaptive.colored
+    coloured = Pipe.colored
     torch.testing.assert_close(coloured(x, **none), x)
     third = coloured(x, **none | {"hue": torch.full((2,), 2 * math.pi / 3)})
     torch.testing.assert_close(third, x.roll(1, 1))
@@ -126,19 +128,18 @@ def test_colours_of_ada_turn_about_the_grey_axis() -> None:
     )
 
 
-def blits(**only: Any) -> Adaptive:
+def blits(p: float = 1.0, **only: Any) -> Adaptive:
     """ADA at p = 1 without geometry and colour but what is named."""
-    nothing = {"xflip": 0.0, "scale": 0.0, "rotate_frac": 0.0, "aniso": 0.0, "translate_frac": 0.0}
-    return ada(
-        **{"p": 1.0, "shift": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "geometric": nothing} | only
-    )
+    still = {"xflip": 0.0, "scale": 0.0, "aniso": 0.0, "translate_frac": 0.0}
+    grey = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
+    return ada(p=p, pipe={"shift": 0.0, "rotate": 0.0, **grey, "geometric": still} | only)
 
 
 def test_blitting_draws_every_quarter_turn_alike_and_no_pixel_is_resampled() -> None:
     torch.manual_seed(0)
     x = noise(1, 1, 6, 6).expand(4000, -1, -1, -1)
     pipe = blits()
-    pipe.colored = lambda x, **_: x  # hue and flips have no width to set to 0
+    pipe.pipe.colored = lambda x, **_: x  # hue and flips have no width to set to 0
     y = pipe(x)
     choices = torch.stack([x[0].rot90(k, (1, 2)) for k in range(4)])
     distances = (y[:, None] - choices[None]).abs().amax((2, 3, 4))
@@ -152,11 +153,9 @@ def test_blitting_draws_every_quarter_turn_alike_and_no_pixel_is_resampled() -> 
 def test_each_change_is_as_probable_as_p(p: float) -> None:
     """Flips, of probability p/2, of an image that is otherwise left alone."""
     torch.manual_seed(0)
-    pipe = blits(
-        p=p, geometric={**dict.fromkeys(("scale", "rotate_frac", "aniso", "translate_frac"), 0.0), "xflip": 1.0}
-    )
-    pipe._blit = lambda x: x  # type: ignore[method-assign]
-    pipe.colored = lambda x, **_: x
+    pipe = blits(p, geometric={**dict.fromkeys(("scale", "aniso", "translate_frac"), 0.0), "xflip": 1.0})
+    pipe.pipe._blit = lambda x, p: x  # type: ignore[method-assign]
+    pipe.pipe.colored = lambda x, **_: x
     x = noise(1, 1, 4, 4).expand(4000, -1, -1, -1)
     share = (pipe(x) != x).flatten(1).any(1).double().mean().item()
     assert abs(share - p / 2) < 4 * (p / 2 * (1 - p / 2) / 4000) ** 0.5
@@ -205,7 +204,10 @@ def test_p_follows_the_sign_of_how_sure_the_critic_is_of_data() -> None:
     moves = []
     for batch in range(16):
         before = pipe.p.item()
-        pipe.observe((sure, unsure, half, sure)[batch // 4] if batch != 15 else unsure, batch)
+        certainty = (sure, unsure, half, sure)[batch // 4] if batch != 15 else unsure
+        for part in certainty.chunk(1 + batch % 2):  # of an accumulated batch
+            pipe.observe(part)
+        pipe.adapt(batch)
         moves.append(round(pipe.p.item() - before, 6))
     assert moves[3] == 0.04
     assert moves[7] == -0.04
@@ -216,10 +218,10 @@ def test_p_follows_the_sign_of_how_sure_the_critic_is_of_data() -> None:
 
 def test_p_stays_within_0_and_1_and_is_state() -> None:
     pipe = ada(images=4, every=1)
-    pipe.observe(-torch.ones(10), 0)
-    assert pipe.p == 0
-    pipe.observe(torch.ones(10), 1)
-    assert pipe.p == 1
+    for turn, sign in enumerate((-1, 1)):
+        pipe.observe(sign * torch.ones(10))
+        pipe.adapt(turn)
+        assert pipe.p == (sign > 0)
     other = ada()
     other.load_state_dict(pipe.state_dict())
     assert other.p == 1

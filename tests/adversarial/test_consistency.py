@@ -83,10 +83,10 @@ def test_lecam_waits_and_remembers_meanwhile(linear: Any, pair: Tensor, shown: S
 
 def test_lecam_is_refused_where_values_are_only_compared() -> None:
     term = Sum({"lecam": Lazy(LeCam(0.3, 0.9, 0), 2)})
-    term.check(Hinge())
-    term.check(Wasserstein())
+    term.check(Hinge(), (1, 8, 8))
+    term.check(Wasserstein(), (1, 8, 8))
     with pytest.raises(GenlabError, match="LeCam holds values of the critic, and Relativistic sees their differences"):
-        term.check(Relativistic())
+        term.check(Relativistic(), (1, 8, 8))
 
 
 @pytest.mark.parametrize(

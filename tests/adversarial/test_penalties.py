@@ -151,4 +151,4 @@ def test_what_makes_no_sense_is_refused(build: Callable[[], Penalty]) -> None:
 
 
 def test_penalties_of_the_slope_suit_every_objective() -> None:
-    Sum({"lazy": Lazy(R1(1.0), 2), "gp": GradientPenalty(1.0)}).check(NonSaturating())
+    Sum({"lazy": Lazy(R1(1.0), 2), "gp": GradientPenalty(1.0)}).check(NonSaturating(), (1, 8, 8))

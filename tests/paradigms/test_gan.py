@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from genlab.adversarial.augment import Augmentation, DiffAugment
-from genlab.adversarial.consistency import LatentConsistency, LeCam
+from genlab.adversarial.consistency import Consistency, LatentConsistency, LeCam
 from genlab.adversarial.objectives import Hinge, Minimax, NonSaturating, Relativistic, Wasserstein
 from genlab.adversarial.penalties import R1, GradientPenalty, Lazy, NoPenalty, Penalty, WeightClipping
 from genlab.config import preflight
 from genlab.data.source import Batch
 from genlab.errors import GenlabError
+from genlab.instantiation import build as instantiate
 from genlab.networks.dcgan import Discriminator
 from genlab.networks.mlp import MLP
 from genlab.noise import NoiseStream
@@ -224,8 +225,11 @@ class Brighter(Augmentation):
         self.calls.append(x)
         return x + 1
 
-    def observe(self, certainty, turn):
-        self.calls.append((certainty, turn))
+    def observe(self, certainty):
+        self.calls.append(certainty)
+
+    def adapt(self, turn):
+        self.calls.append(turn)
 
 
 class Pixels(nn.Module):
@@ -256,7 +260,7 @@ def test_data_and_samples_are_augmented_in_both_turns_and_penalties_differentiat
     x = torch.randn(BATCH, 1, 2, 2)
     before = copy.deepcopy(module.discriminator)
     fit(module, [Batch(x, None)])
-    real, fake, (certainty, turn), samples = augment.calls
+    real, fake, certainty, turn, samples = augment.calls
     torch.testing.assert_close(real, x)
     assert turn == 0
     torch.testing.assert_close(certainty, before(x + 1))
@@ -297,6 +301,109 @@ def test_held_out_values_are_named_so(build):
     terms = module.validation_step(batch, 0)
     torch.testing.assert_close(terms["held_out"], module.discriminator(batch.x).mean())
     assert "real" not in terms
+
+
+# ---------------------------------------------------------------------- a batch in parts, and half of the bits
+
+
+class Outputs(L.Callback):
+    def __init__(self):
+        self.terms = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, *_):
+        self.terms.append({name: term.item() for name, term in outputs.items()})
+
+
+@pytest.mark.parametrize("objective", [Wasserstein(), Relativistic()])
+def test_a_batch_in_parts_moves_both_players_as_the_whole_does(build, fit, objective):
+    """Latents being a function of data, so that parts draw what the whole draws; gradients are clipped, too."""
+    found = []
+    for accumulate in (1, 2, 4):
+        watch, outputs = Watch(), Outputs()
+        module = build(n_critic=2, objective=objective, penalty=R1(0.5), clip_norm=0.5)
+        module._latents = lambda x: x @ torch.tensor([[1.0, 2.0, -1.0], [0.5, -1.0, 3.0]])
+        module.accumulate = accumulate
+        fit(module, batches(6), watch, outputs)
+        assert [player for _, player, *_ in watch.steps] == 3 * ["critic", "critic", "generator"]
+        found.append(([p.detach() for p in module.parameters()], outputs.terms))
+    (whole, terms), *others = found
+    for weights, own in others:
+        torch.testing.assert_close(weights, whole)
+        for a, b in zip(own, terms, strict=True):
+            a.pop("diversity", None)  # of the pairs within a part
+            b = {name: b[name] for name in a}
+            assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
+
+
+def test_parts_that_do_not_divide_a_batch_are_refused(build, fit):
+    module = build()
+    module.accumulate = 3
+    with pytest.raises(GenlabError, match=r"trainer\.accumulate=3 does not divide the 4 images"):
+        fit(module, batches(1))
+    module = build(packing=2)
+    module.accumulate = 4
+    with pytest.raises(GenlabError, match=r"model\.packing=2 does not divide a batch of 1"):
+        fit(module, batches(1))
+
+
+OBJECTIVES = ("minimax", "non_saturating", "least_squares", "hinge", "wasserstein", "relativistic")
+SMOOTH = ("none", "gradient", "gradient_one_sided", "dragan", "r1", "r2", "r1_r2", "r1_lazy", "zero_centred")
+HELD = ("consistency", "latent_consistency", "lecam", "weight_clipping")
+
+
+@pytest.mark.parametrize("penalty", SMOOTH + HELD)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_gradients_in_bfloat16_are_those_of_float32_but_for_its_eight_bits(objective, penalty):
+    """Of critic and generator, the penalty's second derivatives included, of convolutions; losses stay float32."""
+    if (objective, penalty) == ("relativistic", "lecam"):
+        return  # refused
+    width = ["network.generator.width=8", "network.discriminator.width=8"]
+    choices = [f"objective={objective}", f"penalty={penalty}", *width]
+    torch.manual_seed(0)
+    module = instantiate(preflight("train", ["model=dcgan", "network=wgan_gp", *choices]).model).train()
+    with torch.no_grad():
+        for weight in module.discriminator.parameters():
+            weight.mul_(4)  # so that slopes are near 1, and penalties weigh
+    x, found = torch.rand(16, 1, 8, 8) * 2 - 1, []
+    for dtype in (torch.float32, torch.bfloat16):
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16, cache_enabled=False):
+            terms = module.loss(x, None)
+        assert all(term.dtype == torch.float32 for term in terms.values())
+        players = (("critic", module.discriminator), ("loss", module.generator))
+        gradients = [
+            torch.autograd.grad(terms[name], list(player.parameters()), retain_graph=True, materialize_grads=True)
+            for name, player in players
+        ]
+        found.append((terms, [torch.cat([g.flatten() for g in own]) for own in gradients]))
+    (exact, true), (rough, near) = found
+    assert rough["penalty"].item() == pytest.approx(exact["penalty"].item(), rel=0.02, abs=1e-4)
+    for a, b in zip(true, near, strict=True):
+        assert torch.cosine_similarity(a, b, dim=0) > 0.99
+        assert b.norm().item() == pytest.approx(a.norm().item(), rel=0.05)
+
+
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("dcgan", "wgan_gp", "hinge_gan")]
+
+
+@pytest.mark.parametrize("recipe", ["relativistic_gan", *SLOW])
+def test_training_in_bf16_mixed_ends_near_training_in_float32(outputs, recipe):
+    """After eight batches at a small rate: closer to each other than a tenth of the way that both went."""
+    weights = []
+    for precision in ("32-true", "bf16-mixed"):
+        small = ["trainer.batch=32", "trainer.max_images=256", "evaluation.n=0", "logger=none", "trainer.log_every=64"]
+        rate = ["optimizer.algorithm._target_=torch.optim.SGD", "~optimizer.algorithm.betas", "optimizer.lr=1e-3"]
+        config = preflight("train", [f"experiment=digits/{recipe}", *small, *rate, f"trainer.precision={precision}"])
+        for budget in (0, 256) if not weights else (256,):
+            config.trainer.max_images = budget or 32
+            config.optimizer.lr = config.model.optimizer.lr = config.model.critic_optimizer.lr = 1e-3 * (budget > 0)
+            folder = outputs / f"{precision}-{budget}"
+            train(config, folder)
+            state = Run(folder).load_checkpoint()["state_dict"]
+            parts = [state[name].flatten() for name, _ in instantiate(config.model).named_parameters()]
+            weights.append(torch.cat(parts))
+    start, exact, near = weights
+    assert (near - exact).norm() < 0.1 * (exact - start).norm()
 
 
 # ---------------------------------------------------------------------- collapse
@@ -349,11 +456,33 @@ def test_packs_that_do_not_divide_a_batch_are_refused(build, fit):
         build(packing=2, classes=3)
 
 
+def test_data_out_of_reach_of_the_generator_are_refused(build, fit):
+    """A generator that ends in tanh would never draw them; those at its very edge are no reason."""
+    module = build(generator=Bounded())
+    fit(module, [Batch(torch.tensor([[1.0, -1.0]] * BATCH), None)])
+    with pytest.raises(GenlabError, match=r"the data reach 1\.5 in model space, and a .*draws within ±1"):
+        fit(module, [Batch(torch.tensor([[1.0, -1.5]] * BATCH), None)])
+
+
+class Bounded(nn.Linear):
+    bound = 1.0
+
+    def __init__(self):
+        super().__init__(3, 2)
+
+    def forward(self, z, y=None):
+        return super().forward(z).tanh()
+
+
 def test_what_an_objective_cannot_use_is_refused(build):
     with pytest.raises(GenlabError, match="LeCam"):
         build(objective=Relativistic(), penalty=LeCam(0.3, 0.9, 0))
     with pytest.raises(GenlabError, match="these data are none"):
         build(critic_augment=DiffAugment(1.0, 0.125, 0.5))
+    with pytest.raises(GenlabError, match="penalty=consistency changes images"):
+        build(penalty=Consistency(DiffAugment(0.0, 0.125, 0.0), 1.0, 1.0))
+    with pytest.raises(GenlabError, match="a GAN draws in one step"):
+        build(sampler=object())
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 """Penalties on values of the critic, not on its slope: consistency under augmentation, and LeCam's running means."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from genlab.adversarial.objectives import Objective
 from genlab.adversarial.penalties import Penalty, Round, nonnegative
+from genlab.distributed import total
 from genlab.errors import GenlabError
 
 
@@ -20,6 +21,12 @@ class Consistency(Penalty):
         super().__init__()
         nonnegative(real=real, fake=fake)
         self.change, self.real, self.fake = change, real, fake
+
+    def check(self, objective: Objective, shape: Sequence[int]) -> None:
+        if len(shape) != 3:
+            raise GenlabError(
+                "penalty=consistency changes images, and these data are none: take penalty=latent_consistency or r1"
+            )
 
     def critic(self, seen: Round) -> Tensor:
         assert seen.real_value is not None, "the critic's turn"
@@ -54,7 +61,7 @@ class LatentConsistency(Penalty):
 class LeCam(Penalty):
     """weight · (E (D(x) - α_F)₊² + E (α_R - D(G))₊²), α running means of D(x) and D(G) without the bias of their start.
 
-    Tseng et al. 2021, arXiv:2104.03310, section 3, one-sided as in its code; nothing in the first `start` batches.
+    They are of what all ranks see, and each part of an accumulated batch counts as a batch. Tseng et al. 2021, arXiv:2104.03310, section 3, one-sided as in its code; nothing in the first `start` batches.
     """
 
     means: Tensor
@@ -67,7 +74,7 @@ class LeCam(Penalty):
         self.register_buffer("means", torch.zeros(2))  # of D(x) and D(G)
         self.register_buffer("batches", torch.zeros(()))
 
-    def check(self, objective: Objective) -> None:
+    def check(self, objective: Objective, shape: Sequence[int]) -> None:
         if objective.paired:
             raise GenlabError(
                 f"LeCam holds values of the critic, and {type(objective).__name__} sees their differences alone: "
@@ -78,7 +85,8 @@ class LeCam(Penalty):
         real, fake = seen.real_value, seen.fake_value
         assert real is not None, "the critic's turn"
         if self.training:
-            self.means.lerp_(torch.stack([real.mean(), fake.mean()]).detach().to(self.means), 1 - self.decay)
+            sums = total(torch.stack([real.sum(), fake.sum(), real.new_tensor(len(real))]).detach())
+            self.means.lerp_((sums[:2] / sums[2]).to(self.means), 1 - self.decay)
             self.batches.add_(1)
         if self.training and seen.turn < self.start:
             return seen.x.new_zeros(())

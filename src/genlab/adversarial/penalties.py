@@ -1,7 +1,7 @@
 """Terms that keep a critic smooth, added to the losses of an objective, as values."""
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from genlab.adversarial.objectives import Objective
 from genlab.errors import GenlabError
+from genlab.schedules import Schedule
 
 
 class Round(NamedTuple):
@@ -23,6 +24,7 @@ class Round(NamedTuple):
     real_value: Tensor | None  # (B,) D(x), None in the generator's turn
     fake_value: Tensor  # (B,) D(G(z))
     turn: int  # how many batches training saw before this one
+    images_seen: int = 0  # and how many images
 
 
 class Penalty(nn.Module, abc.ABC):
@@ -39,14 +41,19 @@ class Penalty(nn.Module, abc.ABC):
     def project(self, critic: nn.Module) -> None:
         """Move the critic's weights back to where they are allowed, after each of its steps."""
 
-    def check(self, objective: Objective) -> None:
-        """Raise GenlabError for an objective whose critic this cannot restrain."""
+    def check(self, objective: Objective, shape: Sequence[int]) -> None:
+        """Raise GenlabError for an objective whose critic this cannot restrain, and for data it is not made for."""
+
+
+def wide(x: Tensor) -> Tensor:
+    """x in float32 at least, whatever autocast made of it: losses and penalties are sums of what nearly cancels."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def slope(value: Tensor, x: Tensor) -> Tensor:
-    """(B, D): the gradient of each sample's value by that sample, itself differentiable."""
+    """(B, D): the gradient of each sample's value by that sample, itself differentiable; float32 under autocast too."""
     (gradient,) = torch.autograd.grad(value.sum(), x, create_graph=True)
-    return gradient.flatten(1)
+    return wide(gradient).flatten(1)
 
 
 def between(seen: Round) -> Tensor:
@@ -163,28 +170,31 @@ class WeightClipping(Penalty):
 
 
 class Sum(Penalty):
-    """Several at once, by name."""
+    """Several at once, by name, times a `factor` that changes with progress if there is one."""
 
-    def __init__(self, terms: Mapping[str, Penalty]):
+    def __init__(self, terms: Mapping[str, Penalty], factor: Schedule | None = None):
         super().__init__()
-        self.terms = nn.ModuleDict(terms)
+        self.terms, self.factor = nn.ModuleDict(terms), factor
 
     def parts(self) -> list[Penalty]:
         return list(self.terms.values())  # pyright: ignore[reportReturnType]
 
+    def _scaled(self, terms: Sequence[Tensor], seen: Round) -> Tensor:
+        return torch.stack([*terms]).sum() * (1.0 if self.factor is None else self.factor(seen.images_seen))
+
     def critic(self, seen: Round) -> Tensor:
-        return torch.stack([term.critic(seen) for term in self.parts()]).sum()
+        return self._scaled([term.critic(seen) for term in self.parts()], seen)
 
     def generator(self, seen: Round) -> Tensor:
-        return torch.stack([term.generator(seen) for term in self.parts()]).sum()
+        return self._scaled([term.generator(seen) for term in self.parts()], seen)
 
     def project(self, critic: nn.Module) -> None:
         for term in self.parts():
             term.project(critic)
 
-    def check(self, objective: Objective) -> None:
+    def check(self, objective: Objective, shape: Sequence[int]) -> None:
         for term in self.parts():
-            term.check(objective)
+            term.check(objective, shape)
 
 
 class Lazy(Penalty):
@@ -213,5 +223,5 @@ class Lazy(Penalty):
     def project(self, critic: nn.Module) -> None:
         self.penalty.project(critic)
 
-    def check(self, objective: Objective) -> None:
-        self.penalty.check(objective)
+    def check(self, objective: Objective, shape: Sequence[int]) -> None:
+        self.penalty.check(objective, shape)

@@ -5,12 +5,24 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from genlab.errors import GenlabError
+
 
 class Batch(NamedTuple):
     """Data and condition: a mini-batch, or a whole split, in memory or over a memory map."""
 
     x: Tensor  # (B, C, H, W) uint8, float16 of latents, or (B, D) float32 for densities in the plane
     y: Tensor | None  # (B,) int64 labels, (B, F) float32 factors, (B, T) int64 tokens, or None
+
+    def parts(self, k: int) -> list["Batch"]:
+        """It in k pieces of one size; raises GenlabError where there are none."""
+        if len(self.x) % k:
+            raise GenlabError(
+                f"trainer.accumulate={k} does not divide the {len(self.x)} images that one device has of a batch: "
+                "change it or trainer.batch"
+            )
+        ys = [None] * k if self.y is None else self.y.chunk(k)
+        return [Batch(x, y) for x, y in zip(self.x.chunk(k), ys, strict=True)]
 
 
 class Source(Protocol):

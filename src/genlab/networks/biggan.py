@@ -73,6 +73,9 @@ class Generator(nn.Module):
     numbers of the label. Raises GenlabError where z cannot be cut so.
     """
 
+    bound = 1.0
+    """The largest number that it draws."""
+
     def __init__(
         self,
         latent: int,

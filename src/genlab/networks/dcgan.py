@@ -26,6 +26,9 @@ def _initialize(module: nn.Module) -> None:
 class Generator(nn.Module):
     """z (B, latent), y -> (B, C, size, size) in (-1, 1): transposed convolutions, batch norm, ReLU; y by embedding."""
 
+    bound = 1.0
+    """The largest number that it draws."""
+
     def __init__(self, latent: int, channels: int, size: int, width: int, classes: int):
         super().__init__()
         stages = _stages(size)

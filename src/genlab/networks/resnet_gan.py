@@ -111,6 +111,9 @@ class DownBlock(nn.Module):
 class Generator(nn.Module):
     """z (B, latent), y -> (B, C, size, size) in (-1, 1); width · multipliers channels at 4 × 4, 8 × 8, ..."""
 
+    bound = 1.0
+    """The largest number that it draws."""
+
     def __init__(self, latent: int, channels: int, size: int, width: int, multipliers: Sequence[int], classes: int):
         super().__init__()
         self.classes = classes

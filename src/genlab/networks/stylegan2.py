@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genlab.distributed import total, world
 from genlab.errors import GenlabError
 from genlab.networks.layers import Down, Up, kernel2d, one_hot
 from genlab.networks.minibatch import MinibatchStd
@@ -143,7 +144,7 @@ class Generator(nn.Module):
 
     `noise` (B, `noises`) is what the layers add; without it they draw it in training, and in evaluation add numbers that
     are fixed with the initial weights, as the published code does when it draws single images, so that a sample is a
-    function of z and y. In evaluation w̄ + truncation · (w - w̄) stands for w, w̄ the running mean of training.
+    function of z and y. With a `truncation` w̄ + truncation · (w - w̄) stands for w, w̄ the running mean of training.
     """
 
     mean: Tensor
@@ -160,11 +161,9 @@ class Generator(nn.Module):
         depth: int,
         taps: Sequence[float],
         classes: int,
-        truncation: float = 1.0,
     ):
         super().__init__()
         sizes = widths(size, width, base)
-        self.truncation = truncation
         self.mapping = Mapping(latent, style, depth, classes)
         self.start = nn.Parameter(torch.randn(1, sizes[0], 4, 4))
         self.convs = nn.ModuleList(StyledConv(c, c, style) for c in sizes)
@@ -176,16 +175,18 @@ class Generator(nn.Module):
         self.register_buffer("mean", torch.zeros(style))
         self.register_buffer("fixed", torch.randn(1, self.noises))
 
-    def style(self, z: Tensor, y: Tensor | None) -> Tensor:
-        """(B, style): w, truncated in evaluation; in training it moves the running mean."""
+    def style(self, z: Tensor, y: Tensor | None, truncation: float) -> Tensor:
+        """(B, style): w, truncated; in training it moves the running mean, which is of all ranks."""
         w = self.mapping(z, y)
         if self.training:
-            self.mean.lerp_(w.detach().mean(0).to(self.mean.dtype), 0.005)
-            return w
-        return torch.lerp(self.mean.to(w.dtype), w, self.truncation)
+            mean = total(w.detach().mean(0)) / world()
+            self.mean.lerp_(mean.to(self.mean.dtype), 0.005)
+        return w if truncation == 1 else torch.lerp(self.mean.to(w.dtype), w, truncation)
 
-    def forward(self, z: Tensor, y: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
-        w = self.style(z, y)
+    def forward(
+        self, z: Tensor, y: Tensor | None = None, noise: Tensor | None = None, truncation: float = 1.0
+    ) -> Tensor:
+        w = self.style(z, y, truncation)
         if noise is None:
             noise = z.new_empty(len(z), self.noises).normal_() if self.training else self.fixed.expand(len(z), -1)
         first, *rest = noise.split(self.areas, dim=1)

@@ -1,6 +1,7 @@
 """Generative adversarial networks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -8,7 +9,8 @@ from torch import Tensor, nn
 
 from genlab.adversarial.augment import Augmentation
 from genlab.adversarial.objectives import Objective
-from genlab.adversarial.penalties import Penalty, Round
+from genlab.adversarial.penalties import Penalty, Round, wide
+from genlab.adversarial.truncation import Truncation
 from genlab.data.source import Batch
 from genlab.errors import GenlabError
 from genlab.module import GenerativeModule
@@ -22,8 +24,9 @@ class GAN(GenerativeModule):
     """x = G(z), z ~ N(0, I); every batch moves the critic, and every `n_critic`-th the generator too.
 
     The critic sees `packing` samples at once, side by side in channels (Lin et al. 2018, arXiv:1712.04086), after
-    `critic_augment`. Below `collapse`, the share of the data's diversity that samples have, the log says so. Raises
-    GenlabError for counts below 1, a penalty or an augmentation that the objective cannot use, and packs of many labels.
+    `critic_augment`. Below `collapse`, the share of the data's diversity that samples have, the log says so. A `sampler`
+    draws z from elsewhere than N(0, I). Raises GenlabError for counts below 1, a penalty or an augmentation that the
+    objective or the data cannot use, packs of many labels, and data that are out of the generator's reach.
     """
 
     averaged = ("generator",)
@@ -42,6 +45,7 @@ class GAN(GenerativeModule):
         critic_augment: Augmentation | None = None,
         packing: int = 1,
         collapse: float = 0.1,
+        sampler: Truncation | None = None,
         **common: Any,
     ):
         super().__init__(**common)
@@ -53,12 +57,15 @@ class GAN(GenerativeModule):
         self.automatic_optimization = False
         self.generator, self.discriminator = generator, discriminator
         self.objective, self.penalty, self.critic_augment = objective, penalty, critic_augment
-        penalty.check(objective)
+        penalty.check(objective, self.shape)
         if critic_augment is not None:
             critic_augment.check(objective)
             if len(self.shape) != 3:
                 raise GenlabError("critic_augment changes images, and these data are none: set critic_augment=null")
         self.latent, self.n_critic, self.packing, self.collapse = latent, n_critic, packing, collapse
+        if sampler is not None and not hasattr(sampler, "sample"):
+            raise GenlabError(f"sampler={type(sampler).__name__}: a GAN draws in one step; there is sampler=truncation")
+        self.sampler = sampler
         self.optimizations = (*self.optimizations, critic_optimizer)
 
     def loss(self, x: Tensor, y: Tensor | None) -> dict[str, Tensor]:
@@ -73,26 +80,65 @@ class GAN(GenerativeModule):
         terms = super().validation_step(batch, batch_idx)
         return {"held_out" if name == "real" else name: term for name, term in terms.items()}
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        super().on_train_batch_start(batch, batch_idx)
+        bound = getattr(self.generator, "bound", None)
+        if batch_idx == 0 and bound is not None and (most := self.codec.encode(batch.x).abs().max().item()) > bound:
+            raise GenlabError(
+                f"the data reach {most:.3g} in model space, and a {type(self.generator).__module__}.Generator draws "
+                f"within ±{bound:g}: take another network, such as network=stylegan2, or another codec"
+            )
+
     def fit_batch(self, batch: Batch) -> dict[str, Tensor]:
-        x, y = self.codec.encode(batch.x), batch.y if self.classes else None
-        if len(x) % self.packing:
-            raise GenlabError(f"model.packing={self.packing} does not divide a batch of {len(x)}: change trainer.batch")
-        turn = self.images_seen // (len(x) * self.trainer.world_size)
+        parts = batch.parts(self.accumulate)
+        n = len(parts[0].x)
+        if n % self.packing:
+            raise GenlabError(f"model.packing={self.packing} does not divide a batch of {n}: change trainer.batch")
+        turn = self.images_seen // (len(batch.x) * self.trainer.world_size)
         generator_step, critic_step = self.optimizers()  # pyright: ignore[reportGeneralTypeIssues]
-        with self.toggled_optimizer(critic_step):
-            z = self._latents(x)
-            with torch.no_grad():
-                fake = self.generator(z, y)
-            terms = self._critic_terms(x, fake, z, y, turn)
-            self._descend(critic_step, terms["critic"])
-            self.penalty.project(self.discriminator)
-        if len(x) > 1:
-            terms["diversity"] = self._distance(fake) / self._distance(x)
+        if self.critic_augment is not None:
+            self.critic_augment.begin(self.images_seen)
+        terms = self._descend(critic_step, "critic", lambda x, y: self._critic_turn(x, y, turn), parts)
+        self.penalty.project(self.discriminator)
+        if self.critic_augment is not None:
+            self.critic_augment.adapt(turn)
         if turn % self.n_critic == self.n_critic - 1:
-            with self.toggled_optimizer(generator_step):
-                terms["loss"] = self._generator_loss(x, self._latents(x), y, turn)
-                self._descend(generator_step, terms["loss"])
-        return {name: term.detach() for name, term in terms.items()}
+            terms |= self._descend(generator_step, "loss", lambda x, y: self._generator_turn(x, y, turn), parts)
+        return terms
+
+    def _descend(
+        self,
+        optimizer: Any,
+        minimized: str,
+        turn: Callable[[Tensor, Tensor | None], dict[str, Tensor]],
+        parts: Sequence[Batch],
+    ) -> dict[str, Tensor]:
+        """One step down one term in its mean over the parts of a batch, and all of its terms so: here alone weights move."""
+        found = []
+        with self.toggled_optimizer(optimizer):
+            optimizer.zero_grad()
+            for part in parts:
+                terms = turn(self.codec.encode(part.x), part.y if self.classes else None)
+                alone = (
+                    nullcontext
+                    if part is parts[-1]
+                    else getattr(self.trainer.strategy, "block_backward_sync", nullcontext)
+                )
+                with alone():  # ranks add their gradients up once
+                    self.manual_backward(terms[minimized] / len(parts))
+                found.append({name: term.detach() for name, term in terms.items()})
+            optimizer.step()
+        return {name: torch.stack([terms[name] for terms in found]).mean(0) for name in found[0]}
+
+    def _critic_turn(self, x: Tensor, y: Tensor | None, turn: int) -> dict[str, Tensor]:
+        z = self._latents(x)
+        with torch.no_grad():
+            fake = wide(self.generator(z, y))
+        apart = {"diversity": self._distance(fake) / self._distance(x)} if len(x) > 1 else {}
+        return {**self._critic_terms(x, fake, z, y, turn), **apart}
+
+    def _generator_turn(self, x: Tensor, y: Tensor | None, turn: int) -> dict[str, Tensor]:
+        return {"loss": self._generator_loss(x, self._latents(x), y, turn)}
 
     def warning(self, means: Mapping[str, float]) -> str | None:
         diversity = means.get("diversity", 1.0)
@@ -110,7 +156,7 @@ class GAN(GenerativeModule):
         assert seen.real_value is not None
         penalty = self.penalty.critic(seen)
         if self.critic_augment is not None and self.training and self.objective.undecided is not None:
-            self.critic_augment.observe(seen.real_value.detach() - self.objective.undecided, turn)
+            self.critic_augment.observe(seen.real_value.detach() - self.objective.undecided)
         return {
             "critic": self.objective.critic(seen.real_value, seen.fake_value) + penalty,
             "penalty": penalty,
@@ -124,13 +170,14 @@ class GAN(GenerativeModule):
 
     def _round(self, x: Tensor, fake: Tensor, z: Tensor, y: Tensor | None, turn: int, real: bool = True) -> Round:
         values = self._judge(x, y) if real else None, self._judge(fake, y)
-        return Round(self._judge, lambda z: self._packed(self.generator(z, y)), x, fake, z, y, *values, turn)
+        drawn = (lambda z: self._packed(self.generator(z, y)), x, fake, z, y)
+        return Round(self._judge, *drawn, *values, turn, self.images_seen)
 
     def _judge(self, x: Tensor, y: Tensor | None) -> Tensor:
         """D of packs x, augmented: penalties differentiate by what was there before, as Karras et al. 2020 do."""
         if self.critic_augment is not None:
             x = self._packed(self.critic_augment(x.reshape(-1, x.shape[1] // self.packing, *x.shape[2:])))
-        return self.discriminator(x, y)
+        return wide(self.discriminator(x, y))
 
     def _packed(self, x: Tensor) -> Tensor:
         """(B, C, ...) -> (B / packing, packing · C, ...)."""
@@ -142,15 +189,12 @@ class GAN(GenerativeModule):
         """The mean distance between two of a few of x."""
         return torch.pdist(x[:FEW].flatten(1).float()).mean()
 
-    def _descend(self, optimizer: Any, loss: Tensor) -> None:
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        optimizer.step()
-
     def _latents(self, x: Tensor) -> Tensor:
         return torch.randn(len(x), self.latent, device=x.device)
 
     def sample(self, noise: NoiseStream, n: int, y: Tensor | None = None) -> Tensor:
+        if self.sampler is not None:
+            return self.sampler.sample(self.generator, noise, (n, self.latent), y)
         return self.render(noise.normal((n, self.latent)), y)
 
     def render(self, z: Tensor, y: Tensor | None = None) -> Tensor:

@@ -1,0 +1,51 @@
+"""Batch norm over the batches of all ranks together."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+
+from genlab.distributed import world
+
+
+def average(x: Tensor) -> Tensor:
+    """The mean of x over all ranks, differentiable as often as one likes."""
+    return all_reduce(x, dist.ReduceOp.SUM) / world()
+
+
+class SyncBatchNorm(nn.BatchNorm2d):
+    """w (x - μ)/√(σ² + eps) + b, μ and σ² of the channel's numbers on all ranks, whose batches are of one size.
+
+    Unlike torch's own it is differentiable twice, as penalties on slopes need it, and runs on CPUs.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or world() == 1:
+            return super().forward(input)
+        x = input.to(torch.promote_types(input.dtype, torch.float32))
+        mean = average(x.mean((0, 2, 3), keepdim=True))
+        x = x - mean
+        var = average(x.square().mean((0, 2, 3), keepdim=True))
+        self._remember(mean.detach().flatten(), var.detach().flatten(), world() * x.numel() // x.shape[1])
+        x = x * (var + self.eps).rsqrt()
+        if self.affine:
+            x = x * self.weight[:, None, None] + self.bias[:, None, None]
+        return x.to(input.dtype)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, var: Tensor, n: int) -> None:
+        """Move the running mean, and the running variance by the unbiased one of n numbers, as torch does."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(var * n / max(n - 1, 1), self.momentum)
+
+
+def synchronize(module: nn.Module) -> None:
+    """Make every batch norm below a module one of all ranks, its weights and statistics being what they were."""
+    for part in module.modules():
+        if type(part) is nn.BatchNorm2d:
+            part.__class__ = SyncBatchNorm
