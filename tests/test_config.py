@@ -11,7 +11,7 @@ import torch
 
 from genlab.config import preflight, run_dir
 from genlab.errors import GenlabError
-from genlab.instantiation import build, check_targets
+from genlab.instantiation import build
 
 
 @pytest.mark.parametrize(
@@ -86,26 +86,12 @@ def test_the_run_directory_depends_on_what_is_learned_and_nothing_else() -> None
     assert len({at(), *(at(override) for override in others)}) == 1 + len(others)
 
 
-def test_only_our_own_targets_are_built(tmp_path: Path) -> None:
-    canary = tmp_path / "canary"
-    for target in (
-        "os.system",
-        "genlab.run.os.system",
-        "genlab.run.shutil.rmtree",
-        "torch.load",
-        "builtins.eval",
-        "genlab",
-    ):
-        with pytest.raises(GenlabError, match="_target_"):
-            build({"_target_": target, "_args_": [f"touch {canary}"]})
-    with pytest.raises(GenlabError, match=r"os\.system"):
-        check_targets({"model": {"list": [{"_target_": "os.system"}]}})
-    with pytest.raises(GenlabError, match="did you mean Eps"):
+def test_a_mistyped_target_names_its_nearest_and_trust_lets_others_pass() -> None:
+    """What is refused is in test_strangers.py."""
+    with pytest.raises(GenlabError, match=r"did you mean genlab\.gaussian\.parametrization\.Eps"):
         build({"_target_": "genlab.gaussian.parametrization.Epz"})
-    assert not canary.exists()
-    assert isinstance(
-        build({"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1}, trust=True), torch.nn.Linear
-    )
+    linear = build({"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1}, trust=True)
+    assert isinstance(linear, torch.nn.Linear)
 
 
 def test_building_passes_on_the_one_line_of_what_was_built() -> None:

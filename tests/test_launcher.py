@@ -152,6 +152,7 @@ def test_jobs_json_tells_all_of_every_job(program: Path) -> None:
         "run_dir": "runs/2",
         "state": "finished",
         "exit_code": 0,
+        "why": None,
         "log": "sweep/1-x-2.log",
         "objective": 1.0,
     }

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from genlab.config import conf_dir, preflight
-from genlab.instantiation import build, locate
+from genlab.instantiation import build
 from genlab.training import train
 
 SMALL = ["trainer.max_images=32", "trainer.batch=16", "evaluation.n=24", "logger=none", "trainer.log_every=16"]
@@ -37,7 +38,7 @@ def test_every_target_resolves_and_takes_its_arguments(path: Path) -> None:
     found = targets(yaml.safe_load(text))
     for node in found:
         arguments = {k: v for k, v in node.items() if not k.startswith("_") and k != "defaults"}
-        bound = inspect.signature(locate(node["_target_"])).bind_partial(**arguments)
+        bound = inspect.signature(get_object(node["_target_"])).bind_partial(**arguments)
         assert bound.arguments.keys() or not arguments
 
 

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from omegaconf import OmegaConf
 
 from genlab import sweep
-from genlab.config import conf_dir, sweeps_dir
+from genlab.config import conf_dir, preflight, sweeps_dir
 from genlab.errors import GenlabError
 
 PROGRAM = """
@@ -97,6 +99,9 @@ def test_a_failed_job_fails_the_sweep_and_the_others_are_compared(folder: Path) 
     assert done.returncode == 1
     assert "failed model=broken, exit code 1: genlab: it broke" in done.stdout
     assert "compared outputs/broken-s0 outputs/vae-s0 into" in done.stdout
+    assert (
+        "1 of 2 runs failed; the same command tries them again\n  model=broken: genlab: it broke (log: " in done.stderr
+    )
     assert "Traceback" not in done.stderr
 
 
@@ -149,8 +154,48 @@ def test_help_lists_the_sweeps_without_loading_anything_heavy() -> None:
     }
 
 
-@pytest.mark.parametrize("file", sorted(sweeps_dir().glob("*.yaml")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [sweeps_dir() / f"{name}.yaml" for name in sweep.available()], ids=lambda f: f.stem)
 def test_the_sweeps_that_come_with_genlab_name_experiments_that_exist(file: Path) -> None:
     params = dict(item.split("=", 1) for item in sweep.swept(file, []))
     names = [name.strip() for name in params["experiment"].split(",")]
     assert [name for name in names if not (conf_dir() / f"experiment/{name}.yaml").is_file()] == []
+
+
+def test_a_search_is_checked_at_one_of_its_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = "optimizer.lr=tag(log,interval(1e-5,1e-2))"
+    assert preflight("train", [log, "hydra/sweeper=optuna", "hydra.sweeper.trials=3"]).optimizer.lr == 1e-5
+    with pytest.raises(GenlabError, match=r"no key 'optimizer\.lrr' - did you mean optimizer\.lr"):
+        preflight("train", [log.replace("lr=", "lrr="), "hydra/sweeper=optuna"])
+
+
+WANDB = sorted(sweeps_dir().glob("wandb_*.yaml"))
+
+
+@pytest.mark.parametrize("file", WANDB, ids=lambda file: file.stem)
+def test_the_commands_of_wandbs_sweeps_are_runs_of_genlab(file: Path) -> None:
+    """As W&B's agent writes them for the values that its server draws."""
+    from wandb.sdk.launch.sweeps import utils
+
+    config = yaml.safe_load(file.read_text())
+    drawn = {k: v.get("value", v.get("min", v.get("values", [None])[0])) for k, v in config["parameters"].items()}
+    words = utils.create_sweep_command_args({"args": {k: {"value": v} for k, v in drawn.items()}})
+    words |= {"env": ["/usr/bin/env"], "interpreter": ["python"], "program": [config["program"]]}
+    line = [
+        w for c in utils.create_sweep_command(config["command"]) for w in words.get(c[2:-1] if c[0] == "$" else "", [c])
+    ]
+    assert line[:4] == ["/usr/bin/env", "python", "-m", "genlab.train"]
+    composed = preflight("train", line[4:], check=False)
+    for key, value in drawn.items():
+        assert OmegaConf.select(composed, key) == value or key == "experiment"
+    assert composed.model_name == "ddpm"
+    run = {"metric": "fd_digits", "better": "lower"}  # as metrics.jsonl has it, and summarize() with it
+    assert (config["metric"]["name"], config["metric"]["goal"]) == (run["metric"], "minimize")
+
+
+def test_wandbs_sweeps_are_not_taken_for_ours() -> None:
+    assert WANDB
+    assert not any(name.startswith("wandb") for name in sweep.available())
+    with pytest.raises(GenlabError, match="wandb sweep"):
+        sweep.find(str(WANDB[0]))
+    with pytest.raises(GenlabError, match="no sweep 'wandb_digits'"):
+        sweep.find("wandb_digits")

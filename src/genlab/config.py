@@ -17,7 +17,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -111,7 +111,9 @@ def _first(override: Override) -> str:
     """The override with a sweep replaced by its first choice."""
     if not override.is_sweep_override():
         return str(override.input_line)
-    key = str(override.input_line).split("=", 1)[0]
+    key, value = str(override.input_line).split("=", 1)[0], override.value()
+    if isinstance(value, IntervalSweep):
+        return f"{key}={value.start}"
     return f"{key}={next(iter(override.sweep_string_iterator()))}"
 
 

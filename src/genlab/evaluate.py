@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from genlab.config import near
-from genlab.errors import GenlabError
+from genlab.errors import GenlabError, printable
 from genlab.options import RECORDED, overridden, parse, verb
 
 TRAIN_EXTRACTOR, LIKELIHOOD = "--train-extractor", "likelihood"
@@ -110,7 +110,10 @@ def _show(rows: list[dict[str, Any]]) -> None:
         beside = f" ± {spread:.2g} over {len(row['values'])} sets" if spread is not None else ""
         beside = beside or ("" if error is None or isnan(error) else f" ± {error:.2g}")
         floor = next((v["value"] for k, v in row["references"].items() if k in ("train", "test")), None)
-        print(f"{row['metric']:>24} {row['value']:.4g}{beside}" + ("" if floor is None else f"   (floor {floor:.4g})"))
+        print(
+            f"{printable(row['metric']):>24} {row['value']:.4g}{beside}"
+            + ("" if floor is None else f"   (floor {floor:.4g})")
+        )
 
 
 def _act(arguments: list[str]) -> None:

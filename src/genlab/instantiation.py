@@ -1,45 +1,41 @@
 """From configuration to objects, nothing built before its `_target_` is known to be safe."""
 
-import importlib
+import re
+from functools import cache
 from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from genlab.config import line_of, near
+from genlab.config import conf_dir, line_of, near
 from genlab.errors import GenlabError
 
+SCHEMAS = {"genlab.optimization.Optimization"}  # named in schemas.py, and not in conf/
 TORCH_OPTIMIZERS = {f"torch.optim.{name}" for name in ("Adam", "AdamW", "RMSprop", "SGD")}
 
 
-def locate(target: str) -> Any:
-    """The object that a dotted `_target_` names; raises GenlabError where there is none, with the nearest name."""
-    module, _, name = target.rpartition(".")
-    try:
-        found = importlib.import_module(module)
-    except (ImportError, ValueError):
-        raise GenlabError(f"_target_ {target}: there is no module {module!r}") from None
-    if not hasattr(found, name):
-        raise GenlabError(f"_target_ {target}: {module} has no {name!r}{near(name, dir(found))}")
-    return getattr(found, name)
-
-
-def _ours(target: str) -> bool:
-    if target in TORCH_OPTIMIZERS:
-        return True
-    return target.startswith("genlab.") and getattr(locate(target), "__module__", "").startswith("genlab.")
+@cache
+def ours() -> frozenset[str]:
+    """Every target that a file of conf/ names: what configurations are made of, and no function that does things."""
+    texts = (path.read_text(encoding="utf-8") for path in conf_dir().rglob("*.yaml"))
+    named = {target for text in texts for target in re.findall(r"_target_: *([\w.]+)", text)}
+    return frozenset({name for name in named if name.startswith("genlab.")} | TORCH_OPTIMIZERS | SCHEMAS)
 
 
 def check_targets(node: Any, trust: bool = False) -> None:
-    """Raise GenlabError unless every `_target_` in plain containers is genlab's own or a named torch optimizer.
+    """Raise GenlabError unless every `_target_` in plain containers is one that genlab's own conf/ names, spelled as there.
 
-    The object found decides, not its spelling: genlab.run.os.system is not genlab's. `trust` lets everything pass.
+    Being defined in genlab is not enough: genlab.sweep.multirun does whatever it is told. `trust` lets everything
+    pass.
     """
     if isinstance(node, dict):
         target = node.get("_target_")
-        if isinstance(target, str) and not trust and not _ours(target):
-            raise GenlabError(f"_target_ {target} is not genlab's own: refused (trust=true allows it, if you trust it)")
+        if "_target_" in node and not trust and not (isinstance(target, str) and target in ours()):
+            raise GenlabError(
+                f"_target_ {target} is not genlab's own{near(str(target), sorted(ours()))}: refused (trust=true allows it, "
+                "if you trust it)"
+            )
         for child in node.values():
             check_targets(child, trust)
     elif isinstance(node, list):

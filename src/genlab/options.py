@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from genlab.config import conf_dir, line_of, near
 from genlab.errors import GenlabError
+from genlab.recorded import here
 
 RECORDED = {
     "sampler": "model.sampler",
@@ -57,7 +58,7 @@ def parse(arguments: Sequence[str], schema: type) -> tuple[list[str], Any, list[
 
 def overridden(recorded: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A recorded configuration with another sampler, guidance or evaluation: `sampler=ddim`, `sampler.steps=50`."""
-    config = OmegaConf.create(recorded)
+    config = OmegaConf.create(here(recorded))
     for override in overrides:
         key, value = override.split("=", 1)
         group, _, rest = key.partition(".")

@@ -13,6 +13,7 @@ from torch import Tensor
 from genlab.errors import GenlabError
 from genlab.module import GenerativeModule
 from genlab.noise import NoiseStream, key
+from genlab.recorded import here
 from genlab.run import Run
 from genlab.scoring import load
 
@@ -50,7 +51,7 @@ class Reflow:
         """The pairs from their file, which is made if there is none."""
         run = Run.existing(self.run)
         await_end(run)
-        config = run.config
+        config = here(run.config)
         made_of = (run.checkpoint_digest, config["model"].get("sampler"), self.weights, self.seed, self.n)
         name = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
         path = run.path / f"pairs-{name}.pt"

@@ -4,6 +4,7 @@ import fcntl
 import json
 import math
 import os
+import pickle
 import platform
 import re
 import shutil
@@ -18,6 +19,7 @@ import yaml
 from genlab import __version__
 from genlab.errors import GenlabError
 from genlab.files import sha256
+from genlab.recorded import configuration, enclosed
 
 BEST = "best-"  # how the name of the checkpoint begins that is kept for its score
 SECRET = re.compile("key|token|secret|password", re.IGNORECASE)
@@ -57,6 +59,7 @@ class Run:
         """A run that has been trained; raises GenlabError if `path` is not one."""
         if not (path / "config.yaml").is_file():
             raise GenlabError(f"{path} is not a run directory: it has no config.yaml (runs lie in outputs/DATA/MODEL/)")
+        enclosed(path)
         return cls(path)
 
     def lock(self) -> None:
@@ -102,18 +105,8 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The resolved configuration; refuses interpolations, so that a stranger's file cannot read the environment."""
-        path = self.path / "config.yaml"
-        text = path.read_text()
-        if "${" in text:
-            raise GenlabError(f"{path} holds an interpolation '${{': refused, a recorded configuration has none")
-        try:
-            config = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise GenlabError(f"{path} is not plain YAML: {' '.join(str(error).split())}") from None
-        if not isinstance(config, dict):
-            raise GenlabError(f"{path} is not a configuration")
-        return config
+        """The resolved configuration, as `recorded` reads it."""
+        return configuration(self.path)
 
     def write_config(self, config: dict[str, Any]) -> None:
         write_atomically(self.path / "config.yaml", yaml.safe_dump(redact(config), sort_keys=False))
@@ -196,7 +189,7 @@ class Run:
         for name in names:
             path = self.checkpoints / name
             if path.is_file() and sha256(path) == manifest[name]:
-                return torch.load(path, map_location="cpu", weights_only=True)
+                return _loaded(path)
             rest = ": trying the one before" if name != names[-1] else ""
             print(f"genlab: {path} is missing or damaged (sha256 differs){rest}", file=sys.stderr)
         if names:
@@ -214,6 +207,20 @@ class Run:
     def _manifest(self) -> dict[str, str]:
         path = self.checkpoints / "manifest.json"
         return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _loaded(path: Path) -> dict[str, Any]:
+    """Tensors and plain values, and nothing that could run; whole files that hold something else are refused."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+    ):  # whose own words advise to load it in a way that runs code
+        raise GenlabError(
+            f"{path} holds more than tensors and plain values: refused, it is no checkpoint of genlab"
+        ) from None
 
 
 def _seen(line: str) -> float:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genlab.config import check_writable
-from genlab.errors import GenlabError
+from genlab.errors import GenlabError, printable
 from genlab.options import overridden, parse, verb
 
 if TYPE_CHECKING:
@@ -153,14 +153,16 @@ def _act(arguments: list[str]) -> None:
     given = (Path(words[0]), options, overrides)
     if options.interpolate is not None:
         folder, error = interpolation(*given)
-        print(f"genlab: {folder / 'interpolation.png'}; reconstruction error {error:.2g} (RMS, of pixels in [-1, 1])")
+        print(
+            f"genlab: {printable(folder / 'interpolation.png')}; reconstruction error {error:.2g} (RMS, of pixels in [-1, 1])"
+        )
     elif options.arithmetic:
-        print(f"genlab: {arithmetic(*given)}")
+        print(f"genlab: {printable(arithmetic(*given))}")
     elif options.traverse is not None:
         file, dimensions = traversal(*given)
-        print(f"genlab: {file}; dimensions {', '.join(map(str, dimensions))}, from the top")
+        print(f"genlab: {printable(file)}; dimensions {', '.join(map(str, dimensions))}, from the top")
     else:
-        print(f"genlab: samples in {sample(*given)}")
+        print(f"genlab: samples in {printable(sample(*given))}")
 
 
 def main() -> None:

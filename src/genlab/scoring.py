@@ -17,6 +17,7 @@ from genlab.evaluation.reference import References, imported
 from genlab.files import sha256
 from genlab.instantiation import build
 from genlab.module import GenerativeModule
+from genlab.recorded import here
 from genlab.run import Run
 
 
@@ -141,7 +142,7 @@ def trained(run: str | None) -> GenerativeModule:
     if run is None:
         raise GenlabError("guidance.classifier.run=RUN is missing: a run of model=noisy_classifier")
     found = Run.existing(Path(run))
-    return load(found, found.config, "ema", trust=False)[0].requires_grad_(False)
+    return load(found, here(found.config), "ema", trust=False)[0].requires_grad_(False)
 
 
 def adopt(module: GenerativeModule, tensors: dict[str, torch.Tensor], origin: str) -> None:

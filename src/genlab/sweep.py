@@ -9,8 +9,13 @@ usage: genlab sweep NAME [seeds=K] [key=value ...]
   genlab sweep digits hydra.launcher.jobs=1      one run at a time (otherwise one for each CUDA device or core)
   genlab sweep my/own.yaml                       a sweep of your own
 
-Runs that are finished are not repeated, and interrupted ones continue: the same command resumes a sweep.
-outputs/sweeps/NAME holds jobs.json, a log for each run, and report/index.html.
+A search draws values in place of running all of them; hydra/sweeper=random draws without learning from the results:
+
+  genlab sweep digits experiment=digits/ddpm hydra/sweeper=optuna hydra.sweeper.trials=20 \\
+      'optimizer.lr=tag(log,interval(1e-5,1e-2))' 'network.width=16,32'
+
+Runs that are finished are not repeated, and interrupted ones continue: the same command resumes a sweep, or a search.
+outputs/sweeps/NAME holds jobs.json, a log for each run, and report/index.html; of a search, study.json and its journal.
 """
 
 import json
@@ -32,6 +37,8 @@ def find(name: str) -> Path:
     if name.endswith(".yaml"):
         if not Path(name).is_file():
             raise GenlabError(f"there is no file {name}")
+        if Path(name).stem.startswith("wandb_"):
+            raise GenlabError(f"{name} is for W&B's server: `wandb sweep {name}`, then `wandb agent ID`")
         return Path(name).absolute()
     names = available()
     if name not in names:
@@ -43,7 +50,7 @@ def find(name: str) -> Path:
 
 def available() -> list[str]:
     """The names of the sweeps that come with genlab."""
-    return sorted(path.stem for path in sweeps_dir().glob("*.yaml"))
+    return sorted(path.stem for path in sweeps_dir().glob("*.yaml") if not path.stem.startswith("wandb_"))
 
 
 def expanded(arguments: Sequence[str]) -> list[str]:
@@ -87,7 +94,8 @@ def report(sweep: Path) -> None:
     """Compare the runs that the jobs of a sweep have left."""
     from genlab.compare import compare
 
-    jobs = json.loads((sweep / "jobs.json").read_text())
+    files = [path for path in (sweep / "jobs.json", sweep / "study.json") if path.is_file()]
+    jobs = [job for path in files for job in json.loads(path.read_text())]  # those of a study that ended before as well
     runs = list(dict.fromkeys(Path(job["run_dir"]) for job in jobs if job["run_dir"]))
     runs = [run for run in runs if (run / "config.yaml").is_file()]
     if not runs:
@@ -95,18 +103,35 @@ def report(sweep: Path) -> None:
     compare(runs, sweep / "report").show()
 
 
+def failures(sweep: Path) -> list[str]:
+    """A line for each job that failed."""
+    jobs = json.loads((sweep / "jobs.json").read_text()) if (sweep / "jobs.json").is_file() else []
+    failed = [job for job in jobs if job["state"] == "failed"]
+    lines = [f"  {job['name']}: {job['why']} (log: {job['log']})" for job in failed]
+    return (
+        [f"genlab: {len(failed)} of {len(jobs)} runs failed; the same command tries them again", *lines]
+        if lines
+        else []
+    )
+
+
 def run(name: str, arguments: Sequence[str]) -> int:
     """Run a sweep to its report, and return its exit code."""
     file, overrides = find(name), expanded(arguments)
     config = preflight("train", swept(file, overrides))
     sweep = Path(config.outputs) / "sweeps" / file.stem
-    (sweep / "jobs.json").unlink(missing_ok=True)
+    for record in ("jobs.json", "study.json"):  # of an earlier command
+        (sweep / record).unlink(missing_ok=True)
     flags = [f"--config-dir={file.parent}", f"--config-name={file.stem}", "--multirun"]
     code = multirun([*flags, *overrides, f"hydra.sweep.dir='{sweep}'"])
     if code in STOPPED:
         print("genlab: stopped; the same command continues the sweep", file=sys.stderr)
-    elif (sweep / "jobs.json").is_file():  # there is none where Hydra refused the configuration of a job
+    elif any(
+        (sweep / record).is_file() for record in ("jobs.json", "study.json")
+    ):  # or Hydra refused a job's configuration
         report(sweep)
+        for line in failures(sweep):
+            print(line, file=sys.stderr)
     return code
 
 

@@ -52,7 +52,7 @@ def test_nothing_is_fetched_from_anywhere(tmp_path, fabricate, measured):
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
-@pytest.mark.parametrize("evil", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "$title ${data} $$"])
+@pytest.mark.parametrize("evil", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "$title $data $$"])
 def test_what_a_run_says_is_text_and_never_markup(tmp_path, evil, fabricate, measured):
     line = measured(f"fd{evil}", 3.0, better=f"closer to {evil}", protocol={evil: evil, "kind": evil}, evaluation=evil)
     line["references"] = {evil: {"value": 1.0, "n": 5}}

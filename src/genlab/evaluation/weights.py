@@ -61,6 +61,8 @@ class Weights:
         from rich.console import Console
         from rich.progress import wrap_file
 
+        if not self.url.startswith(("https://", "http://")):  # file: would copy whatever a stranger names
+            raise GenlabError(f"the weights' address {self.url} is none on the web: refused")
         remedy = f"fetch {self.url} on a machine that can, and put it at {target}"
         digest = hashlib.sha256()
         try:

@@ -6,10 +6,11 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
+from genlab.errors import printable
 from genlab.report.figures import colours
 from genlab.report.formats import LEGEND, marks, number, seen, title
 from genlab.report.gallery import plot, training, trajectories
-from genlab.report.records import Measurement, RunRecord, flat, printable
+from genlab.report.records import Measurement, RunRecord, flat
 from genlab.report.tables import Cell, Column, Row, Table
 
 PLOTS = {

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from genlab.errors import GenlabError
+from genlab.errors import GenlabError, printable
+from genlab.recorded import configuration
 
 
 @dataclass(frozen=True)
@@ -128,12 +127,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
 
 def read_run(path: Path) -> RunRecord:
     """Reads one run directory; whatever a run in progress has not written yet is simply not there."""
-    try:
-        config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise GenlabError(f"cannot read {path / 'config.yaml'}: {' '.join(str(error).split())}") from error
-    if not isinstance(config, dict):
-        raise GenlabError(f"cannot read {path / 'config.yaml'}: it holds no configuration")
+    config = configuration(path)
     data = config.get("data")
     return RunRecord(
         path=path,
@@ -153,11 +147,6 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in config.items():
         leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
     return leaves
-
-
-def printable(value: object) -> str:
-    """Text on one line without control characters, which could drive the terminal that shows a stranger's run."""
-    return " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
 
 
 def _runs_below(root: Path) -> list[Path]:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from genlab.better import badness, target
+from genlab.errors import printable
 from genlab.report.protocols import PER_MODEL, compared, difference, usual_protocol
-from genlab.report.records import Measurement, RunRecord, flat, number, printable
+from genlab.report.records import Measurement, RunRecord, flat, number
 
 COSTS = ("nfe", "ms_per_sample", "train_images_per_second", "parameters")
 REFERENCES = {

@@ -124,6 +124,7 @@ class Job:
             "state": self.state,
             "exit_code": self.exit_code,
             "seconds": round(self.seconds, 1),
+            "why": None if self.state == "finished" else self.why(),
             "log": str(self.log),
             "objective": self.objective,
         }

@@ -73,6 +73,11 @@ class GenlabLauncher(Launcher):
         self.hydra_overrides = [item for item in config.hydra.overrides.hydra if not item.startswith("hydra.mode=")]
         self.sweep_dir = Path(str(config.hydra.sweep.dir))
 
+    @property
+    def at_once(self) -> int:
+        """How many jobs run at once, of as many as anybody wants."""
+        return len(slots(self.jobs, self.threads, 1 << 16))
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run one batch of jobs to their ends, the failed ones included."""
         from hydra_plugins.genlab_launcher._display import display  # rich: Hydra loads plugins for every command
