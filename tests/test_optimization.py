@@ -1,5 +1,7 @@
 """Learning rates as functions of progress, and what is done to gradients before a step."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -51,3 +53,20 @@ def test_weights_without_gradients_are_left_out():
     weights[0].grad = torch.tensor(-7.0)
     assert rule.clip(rule.build(weights)) == 7.0
     assert weights[1].grad is None
+
+
+@pytest.mark.parametrize("norm", [5.1, torch.nan, torch.inf])
+def test_a_step_with_gradients_too_long_or_no_numbers_leaves_everything_as_it_was(norm):
+    """Weights, weight decay and the optimizer's own averages; one of 5 itself is taken."""
+    weight = torch.nn.Parameter(torch.ones(()))
+    rule = Optimization(partial(torch.optim.AdamW, weight_decay=0.1), lr=0.1, clip_norm=1.0, skip_norm=5.0)
+    optimizer = rule.build([weight])
+    weight.grad = torch.tensor(float(norm))
+    rule.clip(optimizer)
+    optimizer.step()
+    assert weight.item() == 1
+    assert not optimizer.state
+    weight.grad = torch.tensor(5.0)
+    assert rule.clip(optimizer).item() == 5
+    optimizer.step()
+    assert weight.item() < 1

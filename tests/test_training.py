@@ -33,6 +33,10 @@ FAMILIES = {
         *("penalty=r1_lecam", "penalty.terms.r1.every=4", "averaging=half_life"),  # ADA is cut between two of its moves
     ],
     "vae": ["experiment=digits/vae"],
+    "nvae": [  # with all that a ladder remembers: batch norms, directions of the largest singular values, the rate's way in
+        *("experiment=digits/hvae", "model=nvae", "network.blocks=2", "network.width=8", "network.outer=1"),
+        *("variational.objective.warmup_images=96", "optimizer.skip_norm=1e9"),
+    ],
 }
 RESUME = """
 import sys

@@ -12,7 +12,7 @@ from genlab.config import conf_dir, line_of, near
 from genlab.errors import GenlabError
 
 SCHEMAS = {"genlab.optimization.Optimization"}  # named in schemas.py, and not in conf/
-TORCH_OPTIMIZERS = {f"torch.optim.{name}" for name in ("Adam", "AdamW", "RMSprop", "SGD")}
+TORCH_OPTIMIZERS = {f"torch.optim.{name}" for name in ("Adam", "Adamax", "AdamW", "RMSprop", "SGD")}
 
 
 @cache

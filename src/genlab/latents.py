@@ -1,4 +1,4 @@
-"""What the latents of a model mean: differences of class means added to images, and one dimension moved at a time."""
+"""What the latents of a model mean: class means subtracted and added, one dimension moved, one level drawn anew."""
 
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ from genlab.data.loader import select
 from genlab.data.source import Batch
 from genlab.errors import GenlabError
 from genlab.module import GenerativeModule
+from genlab.noise import NoiseStream
 
 STEPS = 5  # with which an attribute comes in
 ROWS = 8  # images that it is added to
@@ -22,6 +23,13 @@ class Traversal(NamedTuple):
     x: Tensor  # (D, S, C, H, W)
     dimensions: list[int]  # of the flattened latent
     deviations: list[float]  # of the codes of data, in each
+
+
+class Resampling(NamedTuple):
+    """Rows of images in data space, one for each run of levels, and the first and the last level of each."""
+
+    x: Tensor  # (R, 2 + S, C, H, W)
+    runs: list[tuple[int, int]]
 
 
 @torch.no_grad()
@@ -62,6 +70,31 @@ def traverse(module: GenerativeModule, data: Batch, rows: int, steps: int, seed:
     moved[torch.arange(rows), :, chosen] = torch.linspace(-REACH, REACH, steps, device=z.device)
     x = _rendered(module, moved.reshape(rows, steps, *z.shape[1:]))
     return Traversal(x, chosen.tolist(), deviation[chosen].tolist())
+
+
+@torch.no_grad()
+def resample(module: GenerativeModule, data: Batch, rows: int, draws: int, seed: int) -> Resampling:
+    """One image, a seed's choice, its reconstruction, and `draws` times what it is when some levels of its code are drawn anew
+    and the others kept, those below in the coordinates of their prior: the levels in `rows` runs, from the top down.
+    """
+    sizes = module.levels
+    if not sizes:
+        raise GenlabError(f"a {type(module).__name__} has no levels of latents: use model=hvae")
+    if not 1 <= rows <= len(sizes):
+        raise GenlabError(f"levels={rows}: this model has {len(sizes)} levels, which so many rows cannot divide")
+    order = torch.randperm(len(data.x), generator=torch.Generator().manual_seed(seed))
+    image = select(data, order[:1])
+    code = encoded(module, image).repeat(draws, 1)  # (S, D)
+    noise = NoiseStream(seed, device=code.device)
+    runs = [(len(sizes) * i // rows, len(sizes) * (i + 1) // rows - 1) for i in range(rows)]
+    shown = []
+    for first, last in runs:
+        parts = list(code.split(list(sizes), dim=1))
+        for level in range(first, last + 1):
+            parts[level] = noise.normal(parts[level].shape).to(code.dtype)
+        shown.append(torch.cat([code[:1], torch.cat(parts, dim=1)]))
+    x = _rendered(module, torch.stack(shown))
+    return Resampling(torch.cat([image.x.cpu().expand(rows, 1, *image.x.shape[1:]), x], dim=1), runs)
 
 
 def _of(data: Batch, label: int, most: int) -> Batch:

@@ -40,6 +40,15 @@ class Head(nn.Module, abc.ABC):
         """The parameters without what is neither among the `top_k` likeliest nor in the share `top_p` of probability."""
         raise GenlabError(f"top_k and top_p are for tokens: a {type(self).__name__} has sampler.temperature alone")
 
+    def fitting(self, parameters: Tensor, channels: int) -> Tensor:
+        """The parameters; raises GenlabError unless they are as many as an x of so many channels needs."""
+        if parameters.shape[1] != (needed := self.outputs(channels)):
+            raise GenlabError(
+                f"the decoder has {parameters.shape[1]} outputs, and {type(self).__name__} on {channels} channels needs "
+                f"{needed}: set network.decoder.outputs={needed}"
+            )
+        return parameters
+
     def check(self, x: Tensor) -> None:
         """Raise GenlabError if x is nothing that this head gives a probability to."""
         if not x.isfinite().all():

@@ -41,6 +41,8 @@ class GenerativeModule(L.LightningModule, abc.ABC):
     """The name of a log_prob that is a bound and depends on how it is computed: ELBO, IW-64."""
     discrete: bool = False
     """Whether log_prob is of probabilities on the codec's lattice, and not of a density."""
+    levels: Sequence[int] = ()
+    """Of a latent that is a ladder, how many of its numbers each level has, from the top down."""
     repeats: int = 1
     """Over how many draws of a log-density, each with its own dequantization, its value is averaged."""
     averaged: ClassVar[tuple[str, ...]]
@@ -207,4 +209,6 @@ class GenerativeModule(L.LightningModule, abc.ABC):
         for i, (optimization, own) in enumerate(zip(self.optimizations, self.trainer.optimizers, strict=True)):
             if own is optimizer:
                 name = f"grad_norm/{i}" if len(self.optimizations) > 1 else "grad_norm"
-                self.grad_norms[name] = optimization.clip(optimizer)
+                self.grad_norms[name] = norm = optimization.clip(optimizer)
+                if optimization.skip_norm is not None:
+                    self.grad_norms["skipped"] = torch.tensor(float(optimization.skips(norm)))

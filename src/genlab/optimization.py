@@ -14,7 +14,8 @@ class Optimization:
     clipped by norm. `schedule` is a factor of the rate, and `beta2` stands for Adam's.
 
     With `replace_nan` a gradient's nan becomes 0 and ±∞ becomes ±10⁵ before anything else, as in the code of Karras et al.
-    2022, arXiv:2206.00364.
+    2022, arXiv:2206.00364. A step whose gradients are longer than `skip_norm`, or are no numbers, is left out, as in the
+    published code of Child 2021, arXiv:2011.10650; ranks agree on it, as they share their gradients.
     """
 
     def __init__(
@@ -27,8 +28,10 @@ class Optimization:
         decay_images: int | None = None,
         schedule: Schedule | None = None,
         beta2: Schedule | None = None,
+        skip_norm: float | None = None,
     ):
         self.algorithm, self.lr, self.schedule, self.beta2 = algorithm, lr, schedule, beta2
+        self.skip_norm = skip_norm
         self.warmup_images, self.clip_norm, self.replace_nan = warmup_images, clip_norm, replace_nan
         self.decay_images = decay_images
 
@@ -65,6 +68,14 @@ class Optimization:
             for gradient in gradients:
                 gradient.nan_to_num_(nan=0.0, posinf=1e5, neginf=-1e5)
         norm = nn.utils.get_total_norm(gradients)
+        if self.skips(norm):
+            for parameter in parameters:
+                parameter.grad = None  # which optimizers pass over, their own averages with it
+            return norm
         if self.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
         return norm
+
+    def skips(self, norm: Tensor) -> bool:
+        """Whether a step with gradients of this length is left out."""
+        return self.skip_norm is not None and not bool(norm <= self.skip_norm)  # also where it is nan

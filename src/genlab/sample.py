@@ -1,7 +1,7 @@
 """usage: genlab sample RUN [n=64] [seed=0] [y=3] [weights=ema|raw|NAME] [sampler=ddim] [sampler.steps=50] [out=FOLDER]
        genlab sample RUN truncation=0.7 [...]
        genlab sample RUN interpolate=8 [seed=0] [y=3] [weights=ema|raw|NAME] [likelihood.tolerance=1e-3] [out=FOLDER]
-       genlab sample RUN arithmetic=[3,8,5] or traverse=4 [seed=0] [weights=ema|raw|NAME] [out=FOLDER]
+       genlab sample RUN arithmetic=[3,8,5] or traverse=4 or levels=6 [seed=0] [weights=ema|raw|NAME] [out=FOLDER]
 
 Draws samples of a trained run: a PNG grid, an .npz of them all, and of the first 64 the way from noise to data as
 animated WebP: trajectory.webp shows x_t, denoised.webp the x̂ that the model expects it to become.
@@ -14,7 +14,9 @@ of a pair from one class.
 
 With arithmetic=[3,8,5] it takes mean codes of the test images of these labels, and writes arithmetic.png: 3, 8 and the way
 from 5 to 5 + 3 - 8 in the first row, and below it images of a 5 to which 3 - 8 is added step by step. With traverse=4 it
-writes traversal.png: one image, of whose code the four dimensions that vary most go from -3 to 3, a row each.
+writes traversal.png: one image, of whose code the four dimensions that vary most go from -3 to 3, a row each. With levels=6
+a hierarchical model writes levels.png: an image, its reconstruction and what it becomes when some of its levels are drawn
+anew, the levels in six rows, from the top of the ladder down.
 """
 
 from dataclasses import dataclass, field
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from genlab.module import GenerativeModule
 
 SHOWN = 64  # samples of the animations
-COLUMNS = 7  # of a traversal: -3, -2, ..., 3
+COLUMNS = 7  # of a traversal: -3, -2, ..., 3; and draws of a level
 
 
 @dataclass
@@ -45,6 +47,7 @@ class Options:
     arithmetic: list[int] = field(default_factory=list)
     traverse: int | None = None
     truncation: float | None = None
+    levels: int | None = None
 
 
 def sample(path: Path, options: Options, overrides: list[str]) -> Path:
@@ -119,13 +122,24 @@ def traversal(path: Path, options: Options, overrides: list[str]) -> tuple[Path,
     return folder / "traversal.png", rows.dimensions
 
 
+def resampled(path: Path, options: Options, overrides: list[str]) -> tuple[Path, list[tuple[int, int]]]:
+    """Write what single levels of a ladder hold; the file, and which levels its rows draw anew."""
+    from genlab.latents import resample
+    from genlab.pictures import picture
+
+    folder, module, data = _with_images(path, options, overrides)
+    rows = resample(module, data, options.levels or 0, COLUMNS, options.seed)
+    picture(rows.x.flatten(0, 1), columns=rows.x.shape[1]).save(folder / "levels.png")
+    return folder / "levels.png", rows.runs
+
+
 def _with_images(path: Path, options: Options, overrides: list[str]) -> tuple[Path, "GenerativeModule", "Batch"]:
     """As `_opened`, with the test split; raises GenlabError for a run of points."""
     from genlab.instantiation import build
 
     folder, module, config = _opened(path, options, overrides)
     if len(module.shape) != 3:
-        raise GenlabError("interpolate, arithmetic and traverse are for images, and this run is of points")
+        raise GenlabError("interpolate, arithmetic, traverse and levels are for images, and this run is of points")
     return folder, module, build(config["data"]["source"], options.trust).split("test")
 
 
@@ -161,6 +175,10 @@ def _act(arguments: list[str]) -> None:
     elif options.traverse is not None:
         file, dimensions = traversal(*given)
         print(f"genlab: {printable(file)}; dimensions {', '.join(map(str, dimensions))}, from the top")
+    elif options.levels is not None:
+        file, runs = resampled(*given)
+        shown = ", ".join(f"{first}-{last}" if last > first else str(first) for first, last in runs)
+        print(f"genlab: {printable(file)}; levels {shown}, from the top")
     else:
         print(f"genlab: samples in {printable(sample(*given))}")
 

@@ -33,6 +33,7 @@ class OptimizerConfig:
     decay_images: int | None = None
     schedule: dict[str, Any] | None = None  # a factor of lr
     beta2: dict[str, Any] | None = None  # what β₂ of Adam is at each time
+    skip_norm: float | None = None  # steps with longer gradients are left out
 
 
 @dataclass

@@ -10,6 +10,7 @@ from torch.distributions import MultivariateNormal, Normal
 from genlab.errors import GenlabError
 from genlab.variational.discrepancy import Gaussian
 from genlab.variational.objectives import (
+    Balanced,
     Beta,
     Capacity,
     Discrepancy,
@@ -48,6 +49,25 @@ def test_the_weight_of_the_rate_rises_in_a_line(images: int, beta: float) -> Non
 
 def test_no_warm_up_is_the_whole_weight_at_once() -> None:
     assert Beta(0.5, 0).at(0) == 0.5
+
+
+def test_levels_are_balanced_by_size_and_rate_while_the_rate_comes_in() -> None:
+    """Two levels of 4 latents, one of 32: α = (2, 2, 32); γ ∝ (E|KL| + 0.01)/α, of mean 1, and 1 from then on."""
+    rate = torch.tensor([[1.0, 3.0, 9.0], [2.0, 5.0, 13.0]], dtype=torch.float64, requires_grad=True)
+    s = sampled(2)._replace(rate=rate, sizes=[4, 4, 32])
+    balanced = Balanced(1000, 1e-2)
+    gamma = [1.51 / 2, 4.01 / 2, 11.01 / 32]
+    gamma = [3 * g / sum(gamma) for g in gamma]
+    for images, beta in ((0, 0.01), (250, 0.25)):
+        terms = balanced(s, images)
+        expected = beta * sum(g * kl for g, kl in zip(gamma, (1.5, 4.0, 11.0), strict=True))
+        assert terms["loss"].item() == pytest.approx(s.distortion.mean().item() + expected)
+        (gradient,) = torch.autograd.grad(terms["loss"], rate)
+        torch.testing.assert_close(gradient[0], beta / 2 * torch.tensor(gamma).double())  # none through γ
+    for images in (1000, 5000):
+        assert balanced(s, images)["loss"].item() == pytest.approx(s.distortion.mean().item() + 16.5)
+    with pytest.raises(GenlabError, match="model=hvae"):
+        balanced(sampled(), 0)
 
 
 @pytest.mark.parametrize("group", [1, 2, 3, 7])

@@ -16,6 +16,7 @@ from genlab.variational.ex_post import ExPost
 from genlab.variational.objectives import Objective, Sampled
 from genlab.variational.posterior import Posterior
 from genlab.variational.prior import Density, Prior
+from genlab.variational.temperature import Temperature
 
 ACTIVE = 0.01  # Var_x E[z | x] of a latent in use; Burda et al. 2016, section 5.2
 COLLAPSED = 0.1  # a smaller share of active latents is recorded, and said aloud when it stays
@@ -44,7 +45,7 @@ class VAE(GenerativeModule):
         latent: int,
         importance: int,
         noisy: bool,
-        sampler: ExPost | None = None,
+        sampler: ExPost | Temperature | None = None,
         **common: Any,
     ):
         super().__init__(**common)
@@ -101,10 +102,14 @@ class VAE(GenerativeModule):
         return {"active_units": active, "collapsed": collapsed.float(), **each}
 
     def sample(self, noise: NoiseStream, n: int, y: Tensor | None = None) -> Tensor:
-        z = self._density().sample(noise, n) if self.sampler is None else self.sampler.sample(self, noise, n)
+        z = self.draw(noise, n) if self.sampler is None else self.sampler.sample(self, noise, n)
         if not self.noisy:
             return self.render(z, y)
         return self.head.sample(self.decoder(z, y), noise.uniform((n, *self.shape)))
+
+    def draw(self, noise: NoiseStream, n: int, temperature: float = 1.0) -> Tensor:
+        """(n, latent) of p(z), or of its components with deviations times a temperature."""
+        return self._density().sample(noise, n, temperature)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The code of x, which is the mean of a Gaussian q(z | x)."""
@@ -141,11 +146,4 @@ class VAE(GenerativeModule):
         return h
 
     def _decoded(self, x: Tensor, z: Tensor, y: Tensor | None) -> Tensor:
-        parameters, needed = self.decoder(z, y), self.head.outputs(x.shape[1])
-        if parameters.shape[1] != needed:
-            name = type(self.head).__name__
-            raise GenlabError(
-                f"the decoder has {parameters.shape[1]} outputs, and {name} on {x.shape[1]} channels needs {needed}: set "
-                f"network.decoder.outputs={needed}"
-            )
-        return parameters
+        return self.head.fitting(self.decoder(z, y), x.shape[1])

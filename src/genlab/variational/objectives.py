@@ -2,7 +2,7 @@
 
 import abc
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,6 +21,7 @@ class Sampled(NamedTuple):
     z: Tensor  # (B, latent), the first draw
     pairs: Callable[[], Tensor]  # () -> (B, B, G) log q(z_i | x_j)
     prior: Callable[[], Tensor]  # () -> (B, latent) draws of p(z)
+    sizes: Sequence[int] = ()  # where G are the levels of a ladder, from the top down: how many latents each has
 
     @property
     def mean_rate(self) -> Tensor:
@@ -60,6 +61,39 @@ class Beta(Objective):
     def at(self, images_seen: int) -> float:
         """β after so many images."""
         return self.beta * min(1.0, images_seen / self.warmup_images) if self.warmup_images else self.beta
+
+
+class Balanced(Objective):
+    """distortion + β Σ_l γ_l E KL_l, β rising in a line from `least` to 1 over the first `warmup_images`, and while it does
+    γ_l ∝ (E|KL_l| + 0.01)/α_l of mean 1, α_l the size of level l over how many levels have that size: what is small pays more.
+
+    Vahdat & Kautz 2020, arXiv:2007.03898, appendix A, and its published code. Raises GenlabError without levels.
+    """
+
+    def __init__(self, warmup_images: int, least: float):
+        _not_negative(warmup_images=warmup_images, least=least)
+        self.warmup_images, self.least = warmup_images, least
+
+    def __call__(self, s: Sampled, images_seen: int) -> dict[str, Tensor]:
+        if not s.sizes:
+            raise GenlabError(
+                "variational/objective=balanced weighs the levels of a ladder: take model=hvae, or warm_up"
+            )
+        beta, rates = self.at(images_seen), s.rate.mean(0)
+        if beta < 1:
+            rates = self.weights(s.rate, s.sizes) * rates
+        return {"loss": s.distortion.mean() + beta * rates.sum()}
+
+    def at(self, images_seen: int) -> float:
+        """β after so many images."""
+        return max(self.least, min(1.0, images_seen / self.warmup_images)) if self.warmup_images else 1.0
+
+    @staticmethod
+    def weights(rate: Tensor, sizes: Sequence[int]) -> Tensor:
+        """(L,) γ, through which no gradient passes."""
+        alpha = rate.new_tensor([size / sizes.count(size) for size in sizes])
+        gamma = (rate.detach().abs().mean(0) + 0.01) / alpha
+        return gamma / gamma.mean()
 
 
 class FreeBits(Objective):

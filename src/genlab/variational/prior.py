@@ -20,8 +20,8 @@ class Density(abc.ABC):
         """(B,) nats of z (B, latent)."""
 
     @abc.abstractmethod
-    def sample(self, noise: NoiseStream, n: int) -> Tensor:
-        """(n, latent)."""
+    def sample(self, noise: NoiseStream, n: int, temperature: float = 1.0) -> Tensor:
+        """(n, latent), every standard deviation times the temperature."""
 
     def rate(self, draw: Draw) -> Tensor:
         """(B, G) KL(q ‖ p): here an estimate by z, log q(z | x) - log p(z), with G = 1."""
@@ -37,8 +37,8 @@ class Normal(Density):
     def log_prob(self, z: Tensor) -> Tensor:
         return log_normal(z).sum(1)
 
-    def sample(self, noise: NoiseStream, n: int) -> Tensor:
-        return noise.normal((n, self.latent))
+    def sample(self, noise: NoiseStream, n: int, temperature: float = 1.0) -> Tensor:
+        return temperature * noise.normal((n, self.latent))
 
     def rate(self, draw: Draw) -> Tensor:
         return draw.rate
@@ -53,8 +53,8 @@ class Aggregate(Density):
     def log_prob(self, z: Tensor) -> Tensor:
         return torch.logsumexp(self.posterior.pairs(z, self.h).sum(2) + self.log_weights, dim=1)
 
-    def sample(self, noise: NoiseStream, n: int) -> Tensor:
-        eps = noise.normal((n, self.h.shape[1] // 2))
+    def sample(self, noise: NoiseStream, n: int, temperature: float = 1.0) -> Tensor:
+        eps = temperature * noise.normal((n, self.h.shape[1] // 2))
         k = (noise.uniform((n, 1)) > self.log_weights.exp().cumsum(0)).sum(1).clamp(max=len(self.h) - 1)
         return self.posterior.draw(self.h[k], eps).z
 
