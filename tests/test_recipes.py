@@ -1,6 +1,7 @@
 """Every YAML, by glob: a new recipe is tested the moment it exists."""
 
 import inspect
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import yaml
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from genlab.config import conf_dir, preflight
+from genlab.config import conf_dir, preflight, sweeps_dir
 from genlab.instantiation import build
 from genlab.training import train
 
@@ -113,8 +114,10 @@ LARGE = ("cifar10/", "imagenet64/")  # seconds each, however small
 def test_every_experiment_trains_two_batches_draws_and_scores(
     name: str, outputs: Path, pictures: dict[int, Path]
 ) -> None:
-    small = shrunk(preflight("train", [f"experiment={name}"]), pictures)
-    config = preflight("train", [f"experiment={name}", *small, *SMALL])
+    default = preflight("train", [f"experiment={name}"])
+    packing = default.model.get("packing", 1)
+    whole = [f"trainer.batch={16 // packing * packing}"]  # packs
+    config = preflight("train", [f"experiment={name}", *shrunk(default, pictures), *SMALL, *whole])
     if "run" in (config.coupling or {}):  # it learns from a teacher
         teacher = config.copy()
         teacher.model.coupling = None
@@ -123,6 +126,28 @@ def test_every_experiment_trains_two_batches_draws_and_scores(
     objective = train(config, outputs / "run")
     assert objective is not None
     assert torch.isfinite(torch.tensor(objective))
+
+
+@pytest.mark.parametrize("name", ["gan", "vae", "ddpm"])
+def test_mode_collapse_in_1200_dimensions_trains_draws_and_scores_at_both_distances(
+    name: str, outputs: Path, pictures: dict[int, Path]
+) -> None:
+    collapse = [f"experiment=mode_collapse/{name}", "data=veegan/subspaces", "evaluation=mode_collapse_1200d"]
+    few = ["data.source.n_train=64", "data.source.n_test=64"]
+    small = [value for value in shrunk(preflight("train", collapse), pictures) if value.startswith("sampler")]
+    train(preflight("train", [*collapse, *few, *small, *SMALL, "trainer.batch=16"]), outputs / "run")
+    found = {json.loads(line)["metric"] for line in (outputs / "run" / "metrics.jsonl").read_text().splitlines()}
+    assert {"modes", "high_quality", "modes_28", "high_quality_28"} <= found
+    assert not {"nll", "nll_gap"} & found
+
+
+@pytest.mark.parametrize("path", sorted(sweeps_dir().glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_sweep_is_of_recipes_that_there_are(path: Path) -> None:
+    params = OmegaConf.load(path).hydra.sweeper.params
+    for key in ("experiment", "data"):
+        names = [name.strip() for name in params.get(key, "").split(",") if name]
+        assert set(names) <= set(options(key))
+    assert params.get("experiment") or params.get("data")
 
 
 @pytest.mark.parametrize("name", options("sampler"))

@@ -127,3 +127,15 @@ def test_frames_that_are_no_numbers_are_drawn(value: float, tmp_path: Path) -> N
     good = torch.zeros(5, 2)
     film([(good, points), (points, good)], tmp_path, 10)
     assert (tmp_path / "trajectory.webp").exists()
+
+
+def test_points_are_drawn_on_the_smallest_doubling_of_the_same_square_that_holds_them():
+    centre = torch.tensor([[0.0, 0.0]])
+    for far, where in ((2.9, 3.0), (3.1, 6.0), (13.0, 24.0)):
+        x = torch.cat([centre.expand(50, 2), torch.tensor([[far, -far]]).expand(50, 2)])
+        ink = 255 - np.asarray(picture(x), dtype=int)
+        rows, columns = np.nonzero(ink)
+        assert len(rows) == 2
+        assert columns.max() == int((far + where) / (2 * where) * 256)
+        assert rows.max() == columns.max()
+    assert picture(torch.full((5, 2), torch.nan)).size == (256, 256)

@@ -6,6 +6,7 @@ from scipy.optimize import linear_sum_assignment
 
 from genlab.codec import Vectors
 from genlab.data.planar import Checkerboard, Grid, Ring
+from genlab.data.subspaces import Subspaces
 from genlab.errors import GenlabError
 from genlab.evaluation.features import FeatureBank
 from genlab.evaluation.jackknife import jackknife
@@ -53,6 +54,44 @@ def test_hand_made_samples():
     assert collapsed == pytest.approx({"modes": 1, "high_quality": 75, "reverse_kl": math.log(8)})
     two = modes(ring, torch.cat([near[:1].repeat(3, 1), near[1:2]]))
     assert two["reverse_kl"] == pytest.approx(0.75 * math.log(0.75 * 8) + 0.25 * math.log(0.25 * 8))
+
+
+def test_a_collapsed_sampler_has_one_mode_and_the_reverse_kl_of_one_mode():
+    ring = Ring(radius=1, std=0.01)
+    x, y = ring.sample(20_000, torch.Generator().manual_seed(0))
+    got = modes(ring, x[y == 3])
+    assert (got["modes"], got["reverse_kl"]) == (1, pytest.approx(math.log(8)))
+    assert got["high_quality"] == pytest.approx(98.889, abs=0.7)
+
+
+def test_reverse_kl_is_that_of_a_known_histogram():
+    grid = Grid(spacing=2, std=0.05)
+    counts = torch.tensor([4, 0, 1, 7, *[0] * 21])
+    share = [count / 12 for count in (4, 1, 7)]
+    got = modes(grid, grid.centres.float().repeat_interleave(counts, 0))
+    assert got["modes"] == 3
+    assert got["reverse_kl"] == pytest.approx(sum(p * math.log(25 * p) for p in share))
+
+
+def test_in_1200_dimensions_exact_samples_have_no_quality_at_10_std_and_98_889_percent_at_28():
+    density = Subspaces([-1.0, 0.25, 10.0])
+    x, y = density.sample(4000, torch.Generator().manual_seed(0))
+    published, reached = Modes(density, reach=10.0), Modes(density, reach=28.0778, suffix="_28")
+    assert published(bank(x), bank(x))["modes"] == published(bank(x), bank(x))["high_quality"] == 0
+    assert published.better["high_quality"] == "closer to 0.000"
+    got = reached(bank(x), bank(x))
+    assert got["modes_28"] == 3
+    assert got["high_quality_28"] == pytest.approx(98.889, abs=0.5)
+    assert reached.better["high_quality_28"] == "closer to 98.889"
+    shrunk = density.centres[y].float() + 0.3 * (x - density.centres[y].float())
+    assert published(bank(x), bank(shrunk)) == pytest.approx(
+        {"modes": 3, "high_quality": 100, "reverse_kl": 0}, abs=2e-3
+    )
+
+
+def test_a_reach_of_nothing_is_refused():
+    with pytest.raises(GenlabError, match="reach=0"):
+        Modes(Ring(), reach=0)
 
 
 def test_modes_need_a_mixture():

@@ -31,18 +31,19 @@ def differential_entropy(log_prob: Callable[[Tensor], Tensor], reach: float, ste
 
 
 class Density(abc.ABC):
-    """A distribution in the plane that can be sampled and scored."""
+    """A distribution, in the plane unless it says otherwise, that can be sampled and scored."""
 
-    centres: Tensor | None = None  # (K, 2) float64, where its modes are isolated Gaussians
+    centres: Tensor | None = None  # (K, D) float64, where its modes are isolated Gaussians
     std: float | None = None  # of the Gaussian noise, where that is isotropic
+    noisy: int = 2  # in how many dimensions there is noise
 
     @abc.abstractmethod
     def sample(self, n: int, generator: Generator) -> Batch:
-        """n independent points, (n, 2) float32, and the component each belongs to, (n,) int64 or None."""
+        """n independent points, (n, D) float32, and the component each belongs to, (n,) int64 or None."""
 
     @abc.abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
-        """log p(x) in nats: (N, 2) -> (N,) float64."""
+        """log p(x) in nats: (N, D) -> (N,) float64."""
 
     @property
     @abc.abstractmethod

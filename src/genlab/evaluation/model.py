@@ -75,7 +75,8 @@ def _of_module(
 def _likelihood(
     evaluator: Evaluator, module: GenerativeModule, made: Protocol, entropy: float | None, between: Callable[[], None]
 ) -> list[Row]:
-    """Bits/dim of the test images, or nats of the test points beside the density's own entropy."""
+    """Bits/dim of the test images, or nats of the test points beside the density's own entropy H, and their `nll_gap`
+    E −log q(x) − H = KL(p ‖ q), or a bound on it."""
     if module.likelihood is None or module.codec.log_volume is None:
         return []
     test = evaluator.references.source.split("test")
@@ -99,7 +100,10 @@ def _likelihood(
     row = made.line(name, single(values.mean().item(), error, "lower"), held_against, **cost)
     if len(split) > 1:  # the rate and the distortion of a bound, in the same unit
         row["parts"] = {k: v.mean().item() for k, v in split.items()}
-    return [row]
+    if not held_against:
+        return [row]
+    gap = single(values.mean().item() - held_against["entropy"]["value"], error, "lower")
+    return [row, made.line("nll_gap", gap, **cost)]
 
 
 def single(value: float, error: float | None, better: str) -> Row:

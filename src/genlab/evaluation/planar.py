@@ -30,30 +30,35 @@ class Points:
 
 class Modes:
     """Mode coverage of a Gaussian mixture (VEEGAN, 1705.07761; PacGAN, 1712.04086): `high_quality`, the percentage of
-    samples within 3 std of the nearest centre; `modes`, how many centres have such a sample; `reverse_kl`, KL(their
-    shares of these samples ‖ uniform) in nats, NaN where there are none."""
+    samples within `reach` std of the nearest centre; `modes`, how many centres have such a sample; `reverse_kl`, KL(their
+    shares of these samples ‖ uniform) in nats, NaN where there are none. `suffix` tells two of different reach apart."""
 
     needs = ("features",)
 
-    def __init__(self, density: Density):
+    def __init__(self, density: Density, reach: float = 3.0, suffix: str = ""):
         if density.centres is None or density.std is None:
             raise GenlabError(f"mode coverage needs a mixture of Gaussians, and {type(density).__name__} is not one")
-        self.centres, self.std = density.centres, density.std  # (K, 2)
-        # The true density has 1 − e^{−9/2} of its mass there; more than that is shrunken variance, not quality.
-        perfect = 100 * (1 - math.exp(-4.5))
-        self.better = {"modes": "higher", "high_quality": f"closer to {perfect:.3f}", "reverse_kl": "lower"}
+        if not reach > 0:
+            raise GenlabError(f"modes.reach={reach}: a number of standard deviations above 0 is needed")
+        self.centres, self.radius = density.centres, reach * density.std  # (K, D)
+        # The true density has P(χ² ≤ reach²) of its mass there; more than that is shrunken variance, not quality.
+        within = torch.special.gammainc(torch.tensor(density.noisy / 2.0).double(), torch.tensor(reach**2 / 2).double())
+        better = {"modes": "higher", "high_quality": f"closer to {100 * within.item():.3f}", "reverse_kl": "lower"}
+        self.names = {name: name + suffix for name in better}
+        self.better = {self.names[name]: which for name, which in better.items()}
 
     def __call__(self, real: FeatureBank, fake: FeatureBank) -> dict[str, float]:
-        x = fake.have("features", "modes")  # (N, 2)
+        x = fake.have("features", "modes")  # (N, D)
         distance, mode = torch.cdist(x.double(), self.centres.to(x.device)).min(1)  # (N,), (N,)
-        good = distance <= 3 * self.std
+        good = distance <= self.radius
         count = mode[good].bincount(minlength=len(self.centres))  # (K,)
         share = count / count.sum()
-        return {
+        found = {
             "modes": (count > 0).sum().item(),
             "high_quality": 100 * good.double().mean().item(),
             "reverse_kl": torch.xlogy(share, share * len(share)).sum().item(),
         }
+        return {self.names[name]: value for name, value in found.items()}
 
 
 class Wasserstein:

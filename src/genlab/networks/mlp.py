@@ -30,6 +30,77 @@ class MLP(nn.Module):
         return h if self.outputs else h[:, 0]
 
 
+class ReLUMLP(nn.Module):
+    """x (B, inputs) -> (B, outputs), or (B,) where outputs = 0: `depth` hidden ReLU layers, with `batch_norm` each normalized
+    over the batch and without bias, as in the generator of PacGAN (Lin et al. 2018, arXiv:1712.04086, and its code).
+
+    Weights begin as N(0, std²) and biases at 0, or as torch has them where std is null. Raises GenlabError for labels.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        width: int,
+        depth: int,
+        classes: int,
+        batch_norm: bool,
+        std: float | None = None,
+    ):
+        super().__init__()
+        unlabelled(classes)
+        layers: list[nn.Module] = []
+        for a, b in pairwise([inputs] + [width] * depth):
+            norm = [nn.BatchNorm1d(b, eps=1e-4, momentum=0.05)] if batch_norm else []
+            layers += [nn.Linear(a, b, bias=not batch_norm), *norm, nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.Linear(width, max(outputs, 1)))
+        self.outputs = outputs
+        initialize(self, std)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        h = self.layers(x)
+        return h if self.outputs else h[:, 0]
+
+
+class Maxout(nn.Module):
+    """x (B, inputs) -> (B,): `depth` hidden layers h ← maxᵢ (Wᵢ h + bᵢ) over `pieces` i, and a linear one (Goodfellow et al.
+    2013, arXiv:1302.4389), as in the critic of PacGAN (Lin et al. 2018, arXiv:1712.04086, and its code).
+
+    Weights begin as N(0, std²) and biases at 0, or as torch has them where std is null. Raises GenlabError for labels.
+    """
+
+    def __init__(self, inputs: int, width: int, depth: int, pieces: int, classes: int, std: float | None = None):
+        super().__init__()
+        unlabelled(classes)
+        sizes = [inputs] + [width] * depth
+        self.hidden = nn.ModuleList(nn.Linear(a, b * pieces) for a, b in pairwise(sizes))
+        self.last = nn.Linear(width, 1)
+        self.pieces = pieces
+        initialize(self, std)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        for layer in self.hidden:
+            x = layer(x).unflatten(1, (-1, self.pieces)).amax(2)
+        return self.last(x)[:, 0]
+
+
+def initialize(network: nn.Module, std: float | None) -> None:
+    """Every linear layer: weights ~ N(0, std²), biases 0; nothing where std is null."""
+    if std is None:
+        return
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def unlabelled(classes: int) -> None:
+    """Raise GenlabError where labels are asked for."""
+    if classes:
+        raise GenlabError(f"this network takes no labels: model.classes={classes} needs network=mlp_gan")
+
+
 class NoisyMLP(nn.Module):
     """(x_t, c, y) -> F (B, dim · outputs_per_channel): residual SiLU layers, noise and label added to each.
 
