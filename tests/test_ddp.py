@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from genlab.evaluate import Options, rescore
 from genlab.instantiation import build
 from genlab.run import Run
 
+GANS = Path(__file__).parent / "ddp_gan_probe.py"
 OVERRIDES = ["experiment=digits/ddpm", "trainer.batch=32", "sampler.steps=2", "evaluation.n=8", "logger.mode=offline"]
 
 
@@ -57,3 +59,38 @@ def test_two_ranks_equal_one_process_and_write_one_record(outputs: Path) -> None
     assert alone["value"] == pytest.approx(shared["value"], rel=1e-5), "two ranks draw and score what one does"
     curve = [json.loads(line) for line in (run.path / "history.jsonl").read_text().splitlines()]
     assert sum("eval/fd_digits" in row for row in curve) == 2, "scored during training, by both ranks together"
+
+
+@pytest.mark.slow
+def test_two_ranks_train_gans_as_one_process_does(outputs: Path) -> None:
+    """Both players' weights, running statistics, ADA's p and LeCam's means after eight batches, given the same latents.
+
+    Batch norm is over both ranks when it is asked for, and else over each rank's own half: then they end elsewhere.
+    """
+    plain = {name: value for name, value in os.environ.items() if name not in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE")}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    plain |= {"GENLAB_OUTPUTS": str(outputs), "OMP_NUM_THREADS": "1"}
+    ranks = [{"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": "2", **meeting} for rank in (0, 1)]
+    jobs = [("alone", "1", {}), *(("together", "2", rank) for rank in ranks)]
+    running = [
+        subprocess.Popen([sys.executable, str(GANS), str(outputs / where), n], env=plain | more, stderr=subprocess.PIPE)
+        for where, n, more in jobs
+    ]
+    for process in running:
+        _, stderr = process.communicate(timeout=300)
+        assert process.returncode == 0, stderr.decode()
+    for name in ("dcgan", "wgan_gp", "norms"):
+        one, two = (Run(outputs / where / name).load_checkpoint() for where in ("alone", "together"))
+        assert one is not None
+        assert two is not None
+        assert one["images_seen"] == two["images_seen"] == 128
+        for own, theirs in ((one["state_dict"], two["state_dict"]), (one["averages"]["ema"], two["averages"]["ema"])):
+            off = {k: (own[k].double() - theirs[k].double()).abs().max() / own[k].abs().max().clip(1e-3) for k in own}
+            apart = [k for k, error in off.items() if error > 1e-4]
+            assert bool(apart) == (name == "norms"), (name, apart)
+    state = Run(outputs / "together" / "dcgan").load_checkpoint()
+    assert state is not None
+    assert state["state_dict"]["critic_augment.p"].item() == pytest.approx(128e-9), "images of both ranks are counted"
+    assert state["state_dict"]["penalty.terms.lecam.means"].abs().min() > 0

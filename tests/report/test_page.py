@@ -1,10 +1,16 @@
+import io
 import json
 import re
 from html.parser import HTMLParser
 
 import pytest
+from rich.console import Console
 
 from genlab.compare import compare
+from genlab.report.formats import markdown
+from genlab.report.records import find_runs, read_run
+from genlab.report.tables import build
+from genlab.report.terminal import rendered
 
 HISTORY = "".join(
     json.dumps({"images_seen": 500 * i, "train/loss": 1 / (i + 1), "val/loss": 1.1 / (i + 1), "eval/fd_digits": 9.0})
@@ -97,6 +103,25 @@ def test_failed_and_running_models_and_their_protocols_are_in_the_page(tmp_path,
     assert "running, 34 %" in text
     assert "<dt>n_fake</dt><dd>1437</dd>" in text
     assert "<dt>trainer.batch</dt><dd>64</dd>" in text
+
+
+def test_a_collapse_is_told_beside_the_model_and_below_the_table(tmp_path, fabricate):
+    """With where it began and ended and the worst of it, in the page, in Markdown and in the terminal."""
+    diversity = {500: 0.6, 1000: 0.08, 1500: 0.03, 2000: 0.07}
+    points = [
+        {"images_seen": n, "train/diversity": d} | ({"train/alarm": 1.0} if d < 0.1 else {})
+        for n, d in diversity.items()
+    ]
+    fabricate(tmp_path / "runs", model="gan", seed=3, history="".join(json.dumps(p) + "\n" for p in points))
+    fabricate(tmp_path / "runs", model="vae", history=json.dumps({"images_seen": 500, "train/diversity": 0.5}) + "\n")
+    said = "gan, seed 3: collapse alarm at 1,000 to 2,000 images (3 points of its history): its samples were 0.03 times"
+    assert said in page_of(tmp_path)
+    assert page_of(tmp_path).count('<span class="state">collapse alarm</span>') == 1
+    tables = build([read_run(path) for path in find_runs([tmp_path / "runs"])])
+    console = Console(width=400, file=io.StringIO())
+    console.print(rendered(tables[0], 400))
+    assert said in console.file.getvalue()
+    assert said in markdown(tables, {"digits": []})
 
 
 def test_a_run_that_has_only_begun_makes_a_page(tmp_path, fabricate):

@@ -1,16 +1,29 @@
 """Batch norm over the batches of all ranks together."""
 
-import torch
-import torch.distributed as dist
-from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+from typing import Any
 
-from genlab.distributed import world
+import torch
+from torch import Tensor, nn
+
+from genlab.distributed import total, world
+
+
+class Total(torch.autograd.Function):
+    """The sum over all ranks; its gradient is that sum of gradients, and so on."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return total(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return Total.apply(gradient)  # pyright: ignore[reportReturnType]
 
 
 def average(x: Tensor) -> Tensor:
     """The mean of x over all ranks, differentiable as often as one likes."""
-    return all_reduce(x, dist.ReduceOp.SUM) / world()
+    y: Tensor = Total.apply(x)  # pyright: ignore[reportAssignmentType]
+    return y / world()
 
 
 class SyncBatchNorm(nn.BatchNorm2d):

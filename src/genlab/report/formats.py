@@ -69,7 +69,8 @@ def markdown(tables: Sequence[Table], figures: dict[str, list[str]]) -> str:
         head = ["model", "seeds", "images seen", *map(title, table.columns)]
         parts += [f"## {_md(table.data)}", "", _md_line(map(_md, head)), _md_line([":--", *["--:"] * (len(head) - 1)])]
         parts += [_md_line(_md_row(row, table)) for row in (*table.references, *table.models)]
-        parts += ["", *(f"{symbol} {_md(note)}  " for note, symbol in table.symbols.items()), LEGEND, ""]
+        parts += ["", *(f"{symbol} {_md(note)}  " for note, symbol in table.symbols.items())]
+        parts += [*(f"{_md(line)}  " for line in table.alarms), LEGEND, ""]
         parts += [f"![{name.removesuffix('.png')} of {_md(table.data)}]({name})\n" for name in figures[table.data]]
     return "\n".join(parts)
 

@@ -44,7 +44,7 @@ def _section(i: int, table: Table, plots: Plots) -> str:
     """Everything about one data set."""
     data = escape(table.data)
     lines = [f"{symbol} {note}" for note, symbol in table.symbols.items()]
-    lines += [f"{row.label}: {row.state}" for row in table.rows if row.state != row.brief_state]
+    lines += [f"{row.label}: {row.state}" for row in table.rows if row.state != row.brief_state] + table.alarms
     notes = "".join(f"<li>{escape(line)}</li>" for line in lines)
     drawn = {name: (light, dark) for name, (light, dark) in plots.items() if light and dark}
     return f"""<section aria-labelledby="data-{i}">
@@ -89,6 +89,7 @@ def _line(row: Row, table: Table) -> str:
     """One model or one reference."""
     swatch = f'<span class="swatch" style="background:{colours(table)[row.label]}"></span>' if row.runs else ""
     state = f' <span class="state">{escape(row.brief_state)}</span>' if row.state else ""
+    state += ' <span class="state">collapse alarm</span>' if any(run.alarm for run in row.runs) else ""
     cells = [
         f'<th scope="row" data-value="{escape(row.label)}">{swatch}{escape(row.label)}{state}</th>',
         f'<td data-value="{len(row.runs)}">{row.size}</td>',

@@ -89,6 +89,17 @@ class RunRecord:
         return f"{state}: {printable(why)}" if why else state + share
 
     @property
+    def alarm(self) -> str:
+        """Where training raised an alarm, and how diverse samples were at the worst of it; nothing where it did not."""
+        raised = [point for point in self.history if point.get("train/alarm")]
+        if not raised:
+            return ""
+        first, last = (f"{int(point['images_seen']):,}" for point in (raised[0], raised[-1]))
+        worst = min((point["train/diversity"] for point in raised if "train/diversity" in point), default=None)
+        said = "" if worst is None else f": its samples were {worst:.3g} times as far from each other as the data"
+        return f"collapse alarm at {first} to {last} images ({len(raised)} points of its history){said}"
+
+    @property
     def images_seen(self) -> int | None:
         """How many real images the run has consumed; the history is ahead of the status while a run goes on."""
         known = [_count(point.get("images_seen")) for point in (self.status, *self.history[-1:])]

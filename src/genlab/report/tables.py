@@ -139,6 +139,12 @@ class Table:
         return tuple(line for row in self.rows for line in (row, row.best, row.published) if line)
 
     @property
+    def alarms(self) -> list[str]:
+        """What training warned of, run by run."""
+        runs = [(row, run) for row in self.rows for run in row.runs if run.alarm]
+        return [f"⚠ {row.label}, seed {run.seed}: {run.alarm}" for row, run in runs]
+
+    @property
     def symbols(self) -> dict[str, str]:
         """The footnotes of the table and the symbol of each, in order of appearance."""
         notes = [note for row in (*self.references, *self.models) for cell in row.cells.values() for note in cell.notes]

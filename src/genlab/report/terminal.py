@@ -25,7 +25,7 @@ def rendered(table: Table, width: int) -> Group:
             columns = wider
     hidden = [column.metric for column in table.columns if column not in columns]
     lines = [f"{symbol} {note}" for note, symbol in table.symbols.items()]
-    lines += [f"{row.label}: {row.state}" for row in table.rows if row.state]
+    lines += [f"{row.label}: {row.state}" for row in table.rows if row.state] + table.alarms
     lines += [f"in the files only: {', '.join(hidden)}"] if hidden else []
     return Group(_grid(table, columns, spreads), *(Text(f"  {line}", style="dim") for line in lines), Text(""))
 
