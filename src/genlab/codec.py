@@ -2,6 +2,7 @@
 
 import abc
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +13,16 @@ class Codec(nn.Module, abc.ABC):
 
     log_volume: float | None
     """log |dz/dx| per dimension, so that log p(x) = log p(z) + D log_volume; None where the map is no bijection."""
+    unbounded: bool = False
+    """Whether data are known to have no bounds in model space to which x̂ could be clipped."""
 
     def dequantize(self, x: Tensor) -> Tensor:
         """x in model space as a continuous density needs it: uniform in its cell where data is discrete."""
         return self.encode(x)
+
+    def of_data(self, shape: Sequence[int]) -> tuple["Codec", Sequence[int]]:
+        """The codec of the data themselves and the shape of its model space, `shape` being that of this one."""
+        return self, shape
 
     @abc.abstractmethod
     def encode(self, x: Tensor) -> Tensor: ...
@@ -59,7 +66,7 @@ class Latents(Codec):
     The autoencoder is no bijection, so that there are no bits per dimension; decoding gives its latents, not images.
     """
 
-    log_volume = None
+    log_volume, unbounded = None, True
 
     def __init__(self, scale: float):
         super().__init__()

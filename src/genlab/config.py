@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from genlab.errors import GenlabError
 from genlab.schemas import TrainConfig
+from genlab.stages import recorded, weights_of
 
 # ---------------------------------------------------------------------- where configuration lies
 
@@ -53,6 +54,7 @@ def learned(config: DictConfig) -> dict[str, Any]:
     """What changes the learned model: not the budget, the devices, the loggers or how it is sampled."""
     model: Any = OmegaConf.to_container(config.model, resolve=True)
     model = {k: v for k, v in model.items() if k not in ("sampler", "density", "guidance")}
+    model["codec"].pop("run", None)  # an autoencoder is the sha256 of its weights
     if "run" in (model.get("coupling") or {}):  # a teacher is who it is wherever it lies, and of whichever seed
         model["coupling"]["run"] = re.sub(r"-s\d+$", "", Path(model["coupling"]["run"]).name)
     data: Any = OmegaConf.to_container(config.data, resolve=True)
@@ -76,12 +78,28 @@ def teacher_dir(config: DictConfig) -> str:
     return run_dir(teacher)
 
 
+def codec(config: DictConfig, own: DictConfig | None = None) -> DictConfig:
+    """What stands between data and model: an autoencoder where one is chosen, or the model's own, or the data's."""
+    return config.codec or own or config.data.codec
+
+
 def register() -> None:
-    """Make the schemas and the run-directory resolver known to Hydra."""
+    """Make the schemas and the resolvers known to Hydra."""
     ConfigStore.instance().store(name="train_schema", node=TrainConfig)
-    OmegaConf.register_new_resolver("genlab.run_dir", lambda *, _root_: run_dir(_root_), replace=True)
-    OmegaConf.register_new_resolver("genlab.times", lambda a, b: a * b, replace=True)
-    OmegaConf.register_new_resolver("genlab.teacher", lambda *, _root_: teacher_dir(_root_), replace=True)
+    resolvers = {
+        "run_dir": lambda *, _root_: run_dir(_root_),
+        "teacher": lambda *, _root_: teacher_dir(_root_),
+        "codec": lambda own=None, *, _root_: codec(_root_, own),
+        "shape": lambda *, _root_: codec(_root_).get("shape") or _root_.data.shape,  # of model space
+        "levels": lambda *, _root_: codec(_root_).get("size") or _root_.data.levels,  # of tokens
+        "coarse": lambda shape, factor, channels: OmegaConf.create([channels, *(side // factor for side in shape[1:])]),
+        "plane": lambda shape: OmegaConf.create(list(shape[1:])),
+        "weights": weights_of,
+        "recorded": lambda run, key: OmegaConf.create({"found": recorded(run, key)}).found,
+        "times": lambda a, b: a * b,
+    }
+    for name, resolver in resolvers.items():
+        OmegaConf.register_new_resolver(f"genlab.{name}", resolver, replace=True)
 
 
 register()
@@ -187,6 +205,9 @@ def line_of(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     full_key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key:")), "")
     message = " ".join(line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type=")))
+    ours = message.partition("GenlabError raised while resolving interpolation: ")[2]
+    if ours:
+        return ours
     return f"{full_key}: {message}" if full_key else message
 
 

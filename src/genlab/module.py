@@ -51,6 +51,8 @@ class GenerativeModule(L.LightningModule, abc.ABC):
     """The terms that optimizers minimize: a run ends where one of them is no longer a number."""
     judged_by: ClassVar[str | None] = None
     """Of a module that cannot draw, the held-out term that is a run's objective in place of its samples' scores."""
+    reconstructs: ClassVar[bool] = False
+    """Whether it is shown by what it makes of held-out data, which it takes apart and puts together."""
 
     def __init__(
         self,
@@ -104,6 +106,10 @@ class GenerativeModule(L.LightningModule, abc.ABC):
     def render(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """The x in model space of a latent z; raises GenlabError for a model without latents."""
         raise GenlabError(f"a {type(self).__name__} has no latents to render")
+
+    def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """What is left of x in model space on its way through the latent; raises GenlabError where there is none."""
+        return self.render(self.encode(x, y), y)
 
     def warning(self, means: Mapping[str, float]) -> str | None:
         """What to say, once, of the terms of training in their mean since the last line of the history, if anything."""

@@ -96,6 +96,7 @@ class EvaluationConfig:
 @dataclass
 class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
+    codec: Any = None  # an autoencoder between data and model, in place of the data's own codec
     network: Any = None
     sampler: Any = None
     guidance: Any = None

@@ -22,7 +22,7 @@ from genlab.callbacks.evaluations import Evaluations
 from genlab.callbacks.guard import Guard, Preempted
 from genlab.callbacks.history import History
 from genlab.callbacks.progress import Report
-from genlab.callbacks.samples import Samples, count, frames
+from genlab.callbacks.samples import Samples, count, frames, reconstructions
 from genlab.callbacks.validation import Validation
 from genlab.data.datamodule import DataModule
 from genlab.errors import GenlabError
@@ -143,9 +143,9 @@ class Session:
             # the other ranks restore, score and stop with the first, and write nothing
             return guard, [*own, Follower(checkpoint), *self._evaluations(checkpoint, None, guard), guard]
         history = History(run, self.tracker, self.clock, options.batch, options.log_every, self.images_seen)
-        pictures = options.sample_every if self.module.judged_by is None else 0
-        samples = Samples(run, self.tracker, self.ema, self.clock, seed, options.batch, pictures)
+        pictures = options.sample_every if self.module.judged_by is None or self.module.reconstructs else 0
         held_out = self.source.split("test")
+        samples = Samples(run, self.tracker, self.ema, self.clock, seed, options.batch, pictures, held_out.x)
         validation = Validation(held_out, history, self.ema, self.clock, seed, options.batch, options.validate_every)
         self.validation = validation
         scores = self._evaluations(checkpoint, history, guard)
@@ -174,14 +174,14 @@ class Session:
         if self.images_seen < self.config.trainer.max_images:
             self.trainer().fit(self.module, self.data)
         self.module.to(self.device)  # Lightning leaves it on the CPU
-        objective = None
-        if self.module.judged_by is not None:
-            objective = self.validation.last.get(f"val/{self.module.judged_by}") if self.leader else None
-        else:
-            with self.ema.applied():
-                if self.leader:
-                    self._draw()
-                objective = self._evaluate() if self.config.evaluation.n else None
+        objective, judge = None, self.module.judged_by
+        with self.ema.applied():
+            if self.leader and (judge is None or self.module.reconstructs):
+                self._draw()
+            if judge is not None:
+                objective = self.validation.last.get(f"val/{judge}") if self.leader else None
+            elif self.config.evaluation.n:
+                objective = self._evaluate()
         self.end("finished", None, objective)
         return objective
 
@@ -205,14 +205,21 @@ class Session:
         )
 
     def _draw(self) -> None:
-        """samples/final.png, trajectory.webp and denoised.webp (x̂) from the run's own noise, and data.png to compare with."""
+        """samples/final.png, trajectory.webp and denoised.webp (x̂) from the run's own noise, and data.png to compare with.
+
+        What has no samples is shown by its reconstructions.
+        """
         self.report.phase("sampling", self.images_seen)
         self.run.samples.mkdir(exist_ok=True)
-        n = count(self.module)
-        steps = list(frames(self.module, self.config.seed, n))
-        picture(steps[-1].x_t).save(self.run.samples / "final.png")
-        picture(self.source.split("test").x[:n]).save(self.run.samples / "data.png")
-        film(steps, self.run.samples, 40)
+        n, held_out = count(self.module), self.source.split("test").x
+        if self.module.reconstructs:
+            shown = reconstructions(self.module, held_out[: n // 2])
+        else:
+            steps = list(frames(self.module, self.config.seed, n))
+            shown = steps[-1].x_t
+            film(steps, self.run.samples, 40)
+        picture(shown).save(self.run.samples / "final.png")
+        picture(held_out[:n]).save(self.run.samples / "data.png")
         self.tracker.picture("samples", self.run.samples / "final.png", self.module.images_seen)
         self.guard.check()
 

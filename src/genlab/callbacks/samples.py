@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from torch import Tensor
 
 from genlab.callbacks.budget import Clock, due
 from genlab.callbacks.ema import EMA
@@ -30,31 +31,46 @@ def frames(module: GenerativeModule, seed: int, n: int) -> Iterator[Frame]:
         module.train(training)
 
 
+@torch.no_grad()
+def reconstructions(module: GenerativeModule, x: Tensor, columns: int = 8) -> Tensor:
+    """Rows of data and below each what the module makes of it, (2N, ...) in data space of x (N, ...)."""
+    training = module.training
+    module.eval()
+    back = module.codec.decode(module.reconstruct(module.codec.encode(x.to(module.device)))).cpu()
+    module.train(training)
+    return torch.stack([part.unflatten(0, (-1, columns)) for part in (x, back)], dim=1).flatten(0, 2)
+
+
 def count(module: GenerativeModule) -> int:
     """How many samples a picture shows: an eight by eight grid of images, or enough points to see a density."""
     return 64 if len(module.shape) > 1 else 2000
 
 
 class Samples(L.Callback):
-    """samples/<images seen>.png at a cadence of images, with the averaged weights."""
+    """samples/<images seen>.png at a cadence of images, with the averaged weights; reconstructions of what has no samples."""
 
     def __init__(
-        self, run: Run, tracker: Tracker, ema: EMA, clock: Clock, seed: int, batch: int, every: int, n: int = 64
+        self, run: Run, tracker: Tracker, ema: EMA, clock: Clock, seed: int, batch: int, every: int, held_out: Tensor
     ):
         self.run, self.tracker, self.ema, self.clock = run, tracker, ema, clock
-        self.seed, self.batch, self.every = seed, batch, every
+        self.seed, self.batch, self.every, self.held_out = seed, batch, every, held_out
 
     def on_train_batch_end(self, trainer: L.Trainer, module: GenerativeModule, *_: Any) -> None:  # pyright: ignore
         if not due(module.images_seen, self.batch, self.every) or trainer.is_last_batch:  # the last is final.png
             return
         try:
             with self.ema.applied():
-                last = list(frames(module, self.seed, count(module)))[-1]
+                shown = self._shown(module)
         except GenlabError as error:  # a picture is not worth a run
             print(f"genlab: no picture at {module.images_seen} images: {error}", file=sys.stderr)
             return
         self.run.samples.mkdir(exist_ok=True)
         path = self.run.samples / f"{module.images_seen:09d}.png"
-        picture(last.x_t).save(path)
+        picture(shown).save(path)
         self.tracker.picture("samples", path, module.images_seen)
         self.clock.mark()
+
+    def _shown(self, module: GenerativeModule) -> Tensor:
+        if module.reconstructs:
+            return reconstructions(module, self.held_out[: count(module) // 2])
+        return list(frames(module, self.seed, count(module)))[-1].x_t

@@ -39,7 +39,8 @@ def score_model(
     )
     scores = evaluator.score(sets, evaluator.n) if evaluator.metrics else {}
     made = protocol(cost.nfe if evaluator.metrics else math.nan)
-    floors = evaluator.floor(module.codec.decode, module.shape) if evaluator.floors else {}
+    codec, shape = module.codec.of_data(module.shape)  # noise is the same for all models of these data
+    floors = evaluator.floor(codec.decode, shape) if evaluator.floors else {}
     rows = [made.line(name, score.row, floors.get(name, {})) for name, score in scores.items()]
     if not ranks()[0]:
         rows += _of_module(evaluator, module, made, others or {})

@@ -21,6 +21,13 @@ def check_size(size: int, levels: int) -> None:
         )
 
 
+def halvings(size: int, factor: int) -> int:
+    """log₂ factor; GenlabError unless factor is a power of two, 2 or more, that divides size."""
+    if factor < 2 or factor & (factor - 1) or size % factor:
+        raise GenlabError(f"network.factor={factor}: a power of two, 2 or more, that divides images of size {size}")
+    return factor.bit_length() - 1
+
+
 def scaled(layer: nn.Conv2d | nn.Linear, scale: float = 1.0) -> None:
     """Weights U(-√(3v), √(3v)), v = scale · 2/(fan_in + fan_out), biases 0: `variance_scaling` of Ho et al. 2020."""
     nn.init.xavier_uniform_(layer.weight, gain=math.sqrt(scale))

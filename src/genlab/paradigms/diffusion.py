@@ -52,6 +52,10 @@ class Diffusion(GenerativeModule):
     ):
         super().__init__(**common)
         sampler.check(denoiser)  # before hours of training, not after them
+        if self.codec.unbounded and sampler.threshold is not None:
+            raise GenlabError(
+                "these data have no bounds to clip x̂ to: set sampler.threshold=null, or take another sampler"
+            )
         self.denoiser, self.times, self.weight, self.sampler = denoiser, times, weight, sampler
         self.reduction, self.variational, self.augment = reduction, variational, augment
         self.coupling, self.prior = coupling or Independent(), prior or Normal()
