@@ -12,6 +12,8 @@ VERBS = {
     "evaluate": "score a run again: genlab evaluate RUN sampler.steps=50",
     "sample": "draw from a run: genlab sample RUN n=64",
     "compare": "tables, figures and a page of runs: genlab compare RUN...",
+    "rerun": "the same configuration once more, and whether it comes out the same: genlab rerun RUN",
+    "export": "weights as safetensors: genlab export RUN",
     "data": "the data sets: genlab data list",
 }
 

@@ -23,11 +23,7 @@ class _Plain(yaml.SafeLoader):
 
 
 def configuration(run: Path) -> dict[str, Any]:
-    """The configuration of a run as it was recorded, a `hydra` section left out.
-
-    Raises GenlabError for what a record never has: an interpolation, which could read the environment, however it is
-    written; an alias; a name that is a way to another folder; and for a file that leads elsewhere or is no configuration.
-    """
+    """The configuration of a run as it was recorded; raises GenlabError for a file that leads elsewhere or is none."""
     enclosed(run)
     path = run / "config.yaml"
     try:
@@ -36,16 +32,25 @@ def configuration(run: Path) -> dict[str, Any]:
         config = yaml.load(path.read_text(encoding="utf-8"), _Plain)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:
         raise GenlabError(f"{path} is not plain YAML: {error}") from None
+    return checked(config, str(path))
+
+
+def checked(config: Any, origin: str) -> dict[str, Any]:
+    """What was read at `origin`, a `hydra` section left out.
+
+    Raises GenlabError for what a record never has: an interpolation, which could read the environment, however it is
+    written, and a name that is a way to another folder.
+    """
     if not isinstance(config, dict):
-        raise GenlabError(f"{path} is not a configuration")
+        raise GenlabError(f"{origin} is not a configuration")
     config.pop("hydra", None)
     for key, text in _texts(config):
         if "${" in text:
             raise GenlabError(
-                f"{path} holds an interpolation '${{' in {key}: refused, a recorded configuration has none"
+                f"{origin} holds an interpolation '${{' in {key}: refused, a recorded configuration has none"
             )
         if key in ("name", "names", "model_name") and (text.startswith(("/", "~")) or ".." in text.split("/")):
-            raise GenlabError(f"{path} holds a {key} that leads out of its folder: refused ({text})")
+            raise GenlabError(f"{origin} holds a {key} that leads out of its folder: refused ({text})")
     return config
 
 

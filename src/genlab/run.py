@@ -6,7 +6,6 @@ import math
 import os
 import pickle
 import platform
-import re
 import shutil
 import sys
 import time
@@ -19,10 +18,11 @@ import yaml
 from genlab import __version__
 from genlab.errors import GenlabError
 from genlab.files import sha256
+from genlab.provenance import code, environment
 from genlab.recorded import configuration, enclosed
+from genlab.redaction import redact
 
 BEST = "best-"  # how the name of the checkpoint begins that is kept for its score
-SECRET = re.compile("key|token|secret|password", re.IGNORECASE)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -30,13 +30,6 @@ def write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text)
     os.replace(temporary, path)
-
-
-def redact(node: Any) -> Any:
-    """Plain containers with the values of keys that look like secrets blanked."""
-    if isinstance(node, dict):
-        return {k: "(redacted)" if SECRET.search(str(k)) and isinstance(v, str) else redact(v) for k, v in node.items()}
-    return [redact(v) for v in node] if isinstance(node, list) else node
 
 
 def jsonable(row: dict[str, Any]) -> str:
@@ -137,6 +130,14 @@ class Run:
         """One more line of history.jsonl or metrics.jsonl, flushed."""
         with open(self.path / name, "a") as file:
             file.write(jsonable(row) + "\n")
+
+    def write_provenance(self, seed: int) -> None:
+        """One more line of environment.jsonl, of this process, and the diff of its code in a file of that name."""
+        state, diff = code()
+        if state is not None and diff:
+            write_atomically(self.path / state["diff"], diff)
+        with open(self.path / "environment.jsonl", "a") as file:
+            file.write(json.dumps({"seed": seed, **environment(), "code": state}) + "\n")
 
     def rewind(self, images_seen: int) -> None:
         """Drop the history after a checkpoint, which is about to be written again."""

@@ -46,6 +46,9 @@ class TrainerConfig:
     devices: int = 1
     num_nodes: int = 1
     precision: str = "32-true"
+    deterministic: bool = (
+        False  # bit-equal repeats on one machine, at some cost on CUDA; an operation that cannot is an error
+    )
     tf32: bool | None = None  # on CUDA; null leaves it to torch, which has it on for convolutions alone
     threads: int | None = None  # CPU threads; null leaves it to torch
     serve: str = "auto"  # where the training data lie: device, pinned (CUDA), memory, map; auto: the first they fit in

@@ -28,11 +28,13 @@ from genlab.data.datamodule import DataModule
 from genlab.errors import GenlabError
 from genlab.evaluation.banks import gathered, ranks
 from genlab.instantiation import build
+from genlab.launched import leader, local_rank
 from genlab.module import GenerativeModule
 from genlab.networks.batch_norm import synchronize
 from genlab.noise import key
 from genlab.pictures import film, picture
-from genlab.run import Run, redact
+from genlab.redaction import redact
+from genlab.run import Run
 from genlab.scoring import Scoring, adopt
 from genlab.tracking import Nothing, Tracker
 
@@ -45,16 +47,15 @@ def train(config: DictConfig, folder: Path) -> float | None:
 
     Raises GenlabError in one line for what the user can mend; exits with 128 + the signal that stopped it.
     """
-    leader = int(os.environ.get("LOCAL_RANK", os.environ.get("RANK", "0"))) == 0
-    run = Run(folder)
+    run, first = Run(folder), leader()
     report = Report(folder, f"{config.data.name}/{config.model_name} s{config.seed}", config.trainer.max_images)
-    session = Session(config, run, report, leader)
-    if leader:
+    session = Session(config, run, report, first)
+    if first:
         run.lock()
     try:
-        if leader and config.force:
+        if first and config.force:
             run.clear()
-        if leader and session.finished():
+        if not config.force and session.finished():  # on every rank: the others would wait for the first
             status = run.status
             report.phase("finished", status["images_seen"], objective=status["objective"])
             print(f"genlab: already finished: {folder} (force=true trains again)")
@@ -98,10 +99,8 @@ class Session:
         status = self.run.status
         if status.get("state") != "finished" or status["images_seen"] < self.config.trainer.max_images:
             return False
-        recorded = self.run.config
-        return all(
-            recorded.get(key) == self.plain.get(key) for key in ("sampler", "guidance", "likelihood", "evaluation")
-        )
+        recorded, asked = self.run.config, redact(self.plain)
+        return all(recorded.get(key) == asked.get(key) for key in ("sampler", "guidance", "likelihood", "evaluation"))
 
     def build(self) -> None:
         """Make the model and its callbacks, as the last checkpoint has them if there is one."""
@@ -110,6 +109,10 @@ class Session:
             torch.set_num_threads(options.threads)
         if options.tf32 is not None:
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = options.tf32
+        if options.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without which cuBLAS is not
+            torch.backends.cudnn.benchmark = False
+            torch.use_deterministic_algorithms(True)
         torch.manual_seed(key(self.config.seed, "initialization"))
         self.module = build(self.config.model)
         self.module.accumulate = options.accumulate
@@ -118,7 +121,8 @@ class Session:
         self.ema, self.source = EMA(self.module, options.batch), build(self.config.data.source)
         budget = (self.config.seed, options.max_images, options.serve, options.serve_share)
         self.data = DataModule(self.source, options.batch, *budget)
-        state = self.run.load_checkpoint()
+        # with force the others may be here before the first has cleared the folder
+        state = self.run.load_checkpoint() if self.leader or not self.config.force else None
         if state is not None:
             adopt(self.module, state["state_dict"], str(self.run.path))
             self.ema.restore(state["averages"])
@@ -131,6 +135,7 @@ class Session:
         if self.leader:
             self.run.rewind(self.images_seen)
             self.run.write_config(self.plain)
+            self.run.write_provenance(self.config.seed)
             self.status("running")
             self.tracker.start(self.run.path, redact(self.plain), "train")
 
@@ -167,7 +172,7 @@ class Session:
     def device(self) -> torch.device:
         """That of this rank."""
         cuda = self.config.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
+        return torch.device("cuda", local_rank()) if cuda else torch.device("cpu")
 
     def train(self) -> float | None:
         """Fit, then draw and score with the averaged weights; what cannot draw has the last validation as its score."""
