@@ -7,7 +7,7 @@ from torch import Tensor
 from genlab.codec import Pixels
 from genlab.data.source import Batch
 from genlab.errors import GenlabError
-from genlab.latents import arithmetic, encoded, traverse
+from genlab.latents import arithmetic, encoded, resample, traverse
 
 CODEC = Pixels(256)
 
@@ -16,6 +16,7 @@ class Halved:
     """z = x/2 in model space, flattened."""
 
     codec, classes, device = CODEC, 0, "cpu"
+    levels: tuple[int, ...] = ()
 
     def encode(self, x: Tensor) -> Tensor:
         return x.flatten(1) / 2
@@ -79,3 +80,37 @@ def test_a_conditional_model_is_refused(data: Batch) -> None:
     model.classes = 3
     with pytest.raises(GenlabError, match="unconditional"):
         encoded(model, data)  # type: ignore[arg-type]
+
+
+class Ladder(Halved):
+    """Levels of one, two and three pixels."""
+
+    levels = (1, 2, 3)
+
+
+def test_a_level_drawn_anew_leaves_the_others_bit_for_bit(data: Batch) -> None:
+    """And what is drawn is N(0, 1): x = 2 z, in grey levels 255 z."""
+    images, runs = resample(Ladder(), data, 3, 7, seed=1)  # type: ignore[arg-type]
+    assert runs == [(0, 0), (1, 1), (2, 2)]
+    assert images.shape == (3, 9, 1, 2, 3)
+    flat = images.flatten(2)
+    assert any(torch.equal(images[0, 0], image) for image in data.x)
+    for row, level in enumerate(((0, 1), (1, 3), (3, 6))):
+        own = torch.zeros(6, dtype=torch.bool)
+        own[slice(*level)] = True
+        assert torch.equal(flat[row, 1:, ~own], flat[row, :1, ~own].expand(8, -1))
+        assert torch.equal(flat[row, 1], flat[row, 0])
+        assert (flat[row, 2:, own] != flat[row, :1, own]).any(0).all()
+    assert torch.equal(resample(Ladder(), data, 3, 7, seed=1).x, images)  # type: ignore[arg-type]
+    merged = resample(Ladder(), data, 2, 400, seed=1)  # type: ignore[arg-type]
+    assert merged.runs == [(0, 0), (1, 2)]
+    black = (merged.x.flatten(2)[1, 2:, 1:] == 0).float().mean().item()  # 2 z < -1
+    assert black == pytest.approx(0.309, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("model", "rows", "message"), [(Halved, 2, "no levels"), (Ladder, 4, "3 levels"), (Ladder, 0, "levels=0")]
+)
+def test_what_has_no_such_levels_is_one_line(model: type[Halved], rows: int, message: str, data: Batch) -> None:
+    with pytest.raises(GenlabError, match=message):
+        resample(model(), data, rows, 7, seed=0)  # type: ignore[arg-type]

@@ -22,6 +22,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, overrides in {
         "flow_matching": ["model.classes=10", "sampler.steps=2", "likelihood.tolerance=1e-2"],
         "vae": [],
+        "hvae": [],
         "dcgan": [],
         "ddpm": ["sampler.steps=2"],
     }.items():
@@ -69,6 +70,9 @@ def test_sheets_of_attributes_and_of_dimensions(
     assert call([str(runs / "vae"), "arithmetic=[3,8,5]", f"out={tmp_path}"], monkeypatch) == 0
     assert call([str(runs / "vae"), "traverse=4", f"out={tmp_path}"], monkeypatch) == 0
     assert len(set(capsys.readouterr().out.split("dimensions ")[1].split(", from")[0].split(", "))) == 4
+    assert call([str(runs / "hvae"), "levels=3", f"out={tmp_path}"], monkeypatch) == 0
+    assert "levels 0-1, 2-3, 4-5, from the top" in capsys.readouterr().out
+    assert np.asarray(Image.open(tmp_path / "levels.png"))[::4, ::4].shape == (3 * 9 + 1, 9 * 9 + 1)
     sheet = np.asarray(Image.open(tmp_path / "arithmetic.png"))[::4, ::4]
     assert sheet.shape == (9 * 9 + 1, 7 * 9 + 1)
     assert np.asarray(Image.open(tmp_path / "traversal.png"))[::4, ::4].shape == (4 * 9 + 1, 7 * 9 + 1)
@@ -90,6 +94,8 @@ def test_mistakes_are_one_line(
         ("dcgan", ["traverse=4"], "a GAN has no encoder"),
         ("vae", ["traverse=33"], "32 latent dimensions"),
         ("vae", ["arithmetic=[3,8]"], "three labels"),
+        ("vae", ["levels=2"], "no levels of latents"),
+        ("hvae", ["levels=7"], "6 levels"),
         ("vae", ["arithmetic=[3,8,10]"], "label 10"),
         ("flow_matching", ["arithmetic=[3,8,5]"], "unconditional"),
     ):
