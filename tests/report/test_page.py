@@ -129,3 +129,10 @@ def test_a_run_that_has_only_begun_makes_a_page(tmp_path, fabricate):
     for name in ("history.jsonl", "metrics.jsonl"):
         (path / name).unlink()
     assert "running, 0 %" in page_of(tmp_path)
+
+
+def test_a_collapsed_posterior_is_an_alarm_too(tmp_path, fabricate):
+    rows = [{"images_seen": 500 * i, "val/loss": 1.0} | ({"val/alarm": 1.0} if i in (2, 3) else {}) for i in range(5)]
+    fabricate(tmp_path / "runs", model="vae", history="".join(json.dumps(row) + "\n" for row in rows))
+    text = " ".join(Elements(page_of(tmp_path)).text)
+    assert "vae, seed 0: collapse alarm at 1,000 to 1,500 images (2 points of its history)" in text

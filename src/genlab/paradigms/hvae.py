@@ -108,6 +108,8 @@ class HVAE(GenerativeModule):
                 file=sys.stderr,
             )
         each = {f"active/{level}": count for level, count in enumerate(active)}
+        if self._collapses > 1:
+            each["alarm"] = torch.ones(())
         return {"active_units": active.sum(), "collapsed": rates.new_tensor(float(len(silent))), **each}
 
     def sample(self, noise: NoiseStream, n: int, y: Tensor | None = None) -> Tensor:

@@ -99,6 +99,8 @@ class VAE(GenerativeModule):
                 file=sys.stderr,
             )
         each = {f"rate/{i}": value for i, value in enumerate(rate)}
+        if self._collapses > 1:
+            each["alarm"] = torch.ones(())
         return {"active_units": active, "collapsed": collapsed.float(), **each}
 
     def sample(self, noise: NoiseStream, n: int, y: Tensor | None = None) -> Tensor:

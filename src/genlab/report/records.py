@@ -90,8 +90,8 @@ class RunRecord:
 
     @property
     def alarm(self) -> str:
-        """Where training raised an alarm, and how diverse samples were at the worst of it; nothing where it did not."""
-        raised = [point for point in self.history if point.get("train/alarm")]
+        """Where samples or a posterior collapsed, and how diverse samples were at the worst of it; nothing where none did."""
+        raised = [point for point in self.history if point.get("train/alarm") or point.get("val/alarm")]
         if not raised:
             return ""
         first, last = (f"{int(point['images_seen']):,}" for point in (raised[0], raised[-1]))
