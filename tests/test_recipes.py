@@ -62,6 +62,7 @@ def shrunk(config: DictConfig, pictures: dict[int, Path]) -> list[str]:
         ("sampler.steps", 2),
         ("sampler.inner", 1),
         ("sampler.tolerance", 1),
+        ("network.tolerance", 1),
         ("likelihood.tolerance", 1),
         ("likelihood.terms", 2),
         ("likelihood.most", 2),  # an ODE that gives up costs its number and no other

@@ -38,6 +38,8 @@ FAMILIES = {
         *("variational.objective.warmup_images=96", "optimizer.skip_norm=1e9"),
     ],
     "vqvae": ["experiment=digits/vqvae", "model.codebook.revive=0.5"],  # codes are put elsewhere in every batch
+    # begun by its first batch, and with noise that is learned
+    "flow": ["experiment=digits/glow", "network.depth=2", "dequantization=variational"],
 }
 RESUME = """
 import sys

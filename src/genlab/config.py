@@ -227,6 +227,8 @@ def _check(config: DictConfig) -> None:
     for group in ("objective", "penalty", "critic_augment"):
         if config[group] is not None and group not in config.model:
             raise GenlabError(f"model={config.model_name} takes no {group}: only GANs do")
+    if config.dequantization is not None and "dequantization" not in config.model:
+        raise GenlabError(f"model={config.model_name} takes no dequantization: only flows do")
     check_writable(Path(run_dir(config)))
 
 

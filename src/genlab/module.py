@@ -45,7 +45,7 @@ class GenerativeModule(L.LightningModule, abc.ABC):
     """Of a latent that is a ladder, how many of its numbers each level has, from the top down."""
     repeats: int = 1
     """Over how many draws of a log-density, each with its own dequantization, its value is averaged."""
-    averaged: ClassVar[tuple[str, ...]]
+    averaged: tuple[str, ...]
     """The submodules that sampling uses: their running average is kept, and their calls are its cost."""
     minimized: ClassVar[tuple[str, ...]] = ("loss",)
     """The terms that optimizers minimize: a run ends where one of them is no longer a number."""

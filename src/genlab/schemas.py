@@ -106,6 +106,7 @@ class TrainConfig:
     likelihood: Any = None
     augment: Any = None
     variational: Any = None  # the objective, posterior and prior of a VAE
+    dequantization: Any = None  # of a flow; null is uniform
     objective: Any = None  # of a GAN
     penalty: Any = None
     critic_augment: Any = None

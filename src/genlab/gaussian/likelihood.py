@@ -37,8 +37,8 @@ class Divergence(abc.ABC):
     """∇·v of a velocity field, for each sample."""
 
     @abc.abstractmethod
-    def __call__(self, v: Tensor, x: Tensor) -> Tensor:
-        """(B,) ∇·v, for v computed from x with gradients."""
+    def __call__(self, v: Tensor, x: Tensor, graph: bool = False) -> Tensor:
+        """(B,) ∇·v, for v computed from x with gradients; with `graph` it has gradients itself."""
 
     @abc.abstractmethod
     def start(self, x: Tensor) -> None:
@@ -51,11 +51,11 @@ class Exact(Divergence):
     def start(self, x: Tensor) -> None:
         pass
 
-    def __call__(self, v: Tensor, x: Tensor) -> Tensor:
+    def __call__(self, v: Tensor, x: Tensor, graph: bool = False) -> Tensor:
         flat = v.flatten(1)  # (B, D)
         trace = torch.zeros(len(x), dtype=x.dtype, device=x.device)
         for i in range(flat.shape[1]):
-            (row,) = torch.autograd.grad(flat[:, i].sum(), x, retain_graph=True)
+            (row,) = torch.autograd.grad(flat[:, i].sum(), x, retain_graph=True, create_graph=graph)
             trace = trace + row.flatten(1)[:, i]
         return trace
 
@@ -69,8 +69,8 @@ class Hutchinson(Divergence):
     def start(self, x: Tensor) -> None:
         self.e = self.probe(x)
 
-    def __call__(self, v: Tensor, x: Tensor) -> Tensor:
-        (product,) = torch.autograd.grad(v, x, self.e)
+    def __call__(self, v: Tensor, x: Tensor, graph: bool = False) -> Tensor:
+        (product,) = torch.autograd.grad(v, x, self.e, retain_graph=graph, create_graph=graph)
         return (product * self.e).flatten(1).sum(1)
 
 

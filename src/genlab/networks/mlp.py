@@ -1,5 +1,7 @@
 """Fully connected networks for densities in the plane."""
 
+import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -144,3 +146,33 @@ class TimeMLP(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
         return self.layers(torch.cat([x, c[:, None]], dim=1))
+
+
+class ConcatSquash(nn.Module):
+    """(x, s, y) -> T f(x, T s), a velocity for s in [0, 1] whose end T is learned too: `depth` tanh layers
+    (W x + b) S(u t + c) + v t, label and x side by side.
+
+    Grathwohl et al. 2019, FFJORD, arXiv:1810.01367, published code of the densities in the plane. x may be of any shape.
+    """
+
+    def __init__(self, shape: Sequence[int], width: int, depth: int, time: float, classes: int):
+        super().__init__()
+        if not time > 0:
+            raise GenlabError(f"network.field.time={time}: a flow takes more than no time")
+        dim = math.prod(shape)
+        sizes = [dim] + [width] * depth + [dim]
+        self.classes = classes
+        self.layers = nn.ModuleList(nn.Linear(a + classes * (i == 0), b) for i, (a, b) in enumerate(pairwise(sizes)))
+        self.gates = nn.ModuleList(nn.Linear(1, b) for b in sizes[1:])
+        self.shifts = nn.ModuleList(nn.Linear(1, b, bias=False) for b in sizes[1:])
+        self.log_time = nn.Parameter(torch.tensor(float(time)).log())
+
+    def forward(self, x: Tensor, s: Tensor, y: Tensor | None = None) -> Tensor:
+        end = self.log_time.exp()
+        t = (end * s).reshape(1, 1)
+        h = x.flatten(1)
+        if y is not None:
+            h = torch.cat([h, F.one_hot(y, self.classes).to(h.dtype)], dim=1)
+        for i, (layer, gate, shift) in enumerate(zip(self.layers, self.gates, self.shifts, strict=True)):
+            h = layer(torch.tanh(h) if i else h) * gate(t).sigmoid() + shift(t)
+        return (end * h).view_as(x)

@@ -1,0 +1,99 @@
+"""Normalizing flows: x is what a bijection makes of noise, and its density is exact."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genlab.errors import GenlabError
+from genlab.flows.bijection import Bijection, summed
+from genlab.flows.dequantization import Variational
+from genlab.flows.temperature import Tempered
+from genlab.module import Frame, GenerativeModule
+from genlab.noise import NoiseStream
+
+
+class Flow(GenerativeModule):
+    """log p(x) = log N(f(x); 0, I) + log |det ∂f/∂x|, and the loss is -log p in bits per dimension of the data.
+
+    Dinh et al. 2017, arXiv:1605.08803, eq. 2. Data on a lattice are dequantized uniformly by the codec, or by a
+    `dequantization` that is learned too: then the likelihood is its bound, and says so. `weight_decay` times the squared
+    scales of weight norm is added to the loss, as in RealNVP's published code. Raises GenlabError for data that are not
+    finite.
+    """
+
+    likelihood = "exact"
+
+    def __init__(
+        self,
+        *,
+        bijection: Bijection,
+        dequantization: Variational | None = None,
+        sampler: Tempered | None = None,
+        weight_decay: float = 0.0,
+        **common: Any,
+    ):
+        super().__init__(**common)
+        sampler = sampler or Tempered(1.0)
+        if not hasattr(sampler, "latents"):
+            raise GenlabError(f"a flow has no use for {type(sampler).__name__}: set sampler=tempered, or null")
+        self.bijection, self.dequantization, self.sampler = bijection, dequantization, sampler
+        self.averaged = (f"bijection.{bijection.evaluated}".rstrip("."),)
+        if bijection.solved:
+            self.likelihood = "ode"
+        if dequantization is not None:
+            self.likelihood, self.bound, self.discrete = "bound", "variational dequantization", True
+            self.averaged = (*self.averaged, "dequantization")
+        self.weight_decay = weight_decay
+        scales = (".original0", ".rescale")  # of weight norm, and of the logarithms of RealNVP's couplings
+        self._scales = [p for name, p in bijection.named_parameters() if weight_decay and name.endswith(scales)]
+        self._unseen = True
+
+    def loss(self, x: Tensor, y: Tensor | None) -> dict[str, Tensor]:
+        if self._unseen:  # once: on a GPU it waits
+            check(x)
+            self._unseen = False
+        if self.discrete:
+            nats = self._log_prob(x, y)
+        else:
+            # the codec dequantizes data and not what it has encoded; on the lattice decoding is exact
+            nats = self._log_prob(self.codec.dequantize(self.codec.decode(x)), y)
+            nats = nats + math.prod(self.shape) * (self.codec.log_volume or 0.0)
+        loss = self.bits(nats).mean()
+        if not self._scales:
+            return {"loss": loss}
+        norm = torch.stack([p.square().sum() for p in self._scales]).sum()
+        return {"loss": loss + self.weight_decay * norm, "bits_per_dim": loss, "scales": norm}
+
+    def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        check(x)
+        return self._log_prob(x, y)
+
+    def _log_prob(self, x: Tensor, y: Tensor | None) -> Tensor:
+        v, log_q = (x, 0.0) if self.dequantization is None else self.dequantization(x)
+        z, log_det = self.bijection(v, y)
+        return summed(-0.5 * z.square() - 0.5 * math.log(2 * math.pi)) + log_det - log_q
+
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """f(x), of x's shape."""
+        return self.bijection(x, y)[0]
+
+    def render(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """f⁻¹(z)."""
+        return self.bijection(z, y, backward=True)[0]
+
+    def sample(self, noise: NoiseStream, n: int, y: Tensor | None = None) -> Tensor:
+        return self.render(self.sampler.latents(noise, (n, *self.shape)), y)
+
+    def trajectory(self, noise: NoiseStream, n: int, y: Tensor | None = None) -> Iterator[Frame]:
+        """What each layer makes of the noise, latents that are left for later in their places."""
+        for x in self.bijection.unfold(self.sampler.latents(noise, (n, *self.shape)), y):
+            yield Frame(x, x)
+
+
+def check(x: Tensor) -> None:
+    """Raise GenlabError unless x is finite."""
+    if not x.isfinite().all():
+        raise GenlabError("the data are not finite: look for nan or inf in them")
