@@ -88,7 +88,7 @@ def shrunk(config: DictConfig, pictures: dict[int, Path]) -> list[str]:
 missing = object()
 
 
-AUTOENCODERS = ("vqvae",)
+AUTOENCODERS = ("vqvae", "kl_autoencoder")
 
 
 @pytest.mark.parametrize("name", [name for name in options("model") if not name.startswith("noisy_classifier")])

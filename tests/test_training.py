@@ -37,6 +37,7 @@ FAMILIES = {
         *("experiment=digits/hvae", "model=nvae", "network.blocks=2", "network.width=8", "network.outer=1"),
         *("variational.objective.warmup_images=96", "optimizer.skip_norm=1e9"),
     ],
+    "kl": ["experiment=digits/kl_small", "model.start=64"],  # the discriminator begins before the cut
     "vqvae": ["experiment=digits/vqvae", "model.codebook.revive=0.5"],  # codes are put elsewhere in every batch
     # begun by its first batch, and with noise that is learned
     "flow": ["experiment=digits/glow", "network.depth=2", "dequantization=variational"],

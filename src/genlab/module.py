@@ -2,8 +2,9 @@
 
 import abc
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, Literal, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import lightning as L
 import torch
@@ -182,6 +183,31 @@ class GenerativeModule(L.LightningModule, abc.ABC):
             self.trainer.strategy.backward(terms["loss"] / self.accumulate, None)
             found.append({name: term.detach() for name, term in terms.items()})
         found.append(self._terms(last))
+        return {name: torch.stack([terms[name] for terms in found]).mean(0) for name in found[0]}
+
+    def descend(
+        self,
+        optimizer: Any,
+        minimized: str,
+        turn: Callable[[Tensor, Tensor | None], dict[str, Tensor]],
+        parts: Sequence[Batch],
+    ) -> dict[str, Tensor]:
+        """For who optimizes manually: one step down one term of `turn` in its mean over the parts of a batch, and all of its
+        terms so."""
+        found = []
+        with self.toggled_optimizer(optimizer):
+            optimizer.zero_grad()
+            for part in parts:
+                terms = turn(self.codec.encode(part.x), part.y if self.classes else None)
+                alone = (
+                    nullcontext
+                    if part is parts[-1]
+                    else getattr(self.trainer.strategy, "block_backward_sync", nullcontext)
+                )
+                with alone():  # ranks add their gradients up once
+                    self.manual_backward(terms[minimized] / len(parts))
+                found.append({name: term.detach() for name, term in terms.items()})
+            optimizer.step()
         return {name: torch.stack([terms[name] for terms in found]).mean(0) for name in found[0]}
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:

@@ -119,3 +119,18 @@ def test_bad_choices_are_one_line(build, choice, message) -> None:
 def test_a_latent_of_another_shape_than_said_is_refused(build) -> None:
     with pytest.raises(GenlabError, match=r"makes \(2, 1, 1\), and model.latent_shape is \(3, 1, 1\)"):
         build(shape=(3, 1, 1)).encode(torch.randn(2, 2))
+
+
+def test_a_batch_in_parts_moves_weights_and_codes_as_a_whole_one_does(build, fit) -> None:
+    ends = []
+    for parts in (1, 2):
+        vqvae = build(revive=0.0)
+        vqvae.codebook.vectors.copy_(CORNERS)
+        vqvae.codebook.counts.fill_(1.0)
+        vqvae.codebook.sums.copy_(CORNERS)
+        vqvae.accumulate = parts
+        torch.manual_seed(3)
+        fit(vqvae, [Batch(torch.randn(8, 2), None) for _ in range(3)])
+        ends.append(vqvae.state_dict())
+    for name, value in ends[0].items():
+        torch.testing.assert_close(ends[1][name], value, rtol=1e-4, atol=1e-6, msg=name)

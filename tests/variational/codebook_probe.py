@@ -17,7 +17,9 @@ if __name__ == "__main__":
     book.load_state_dict(given["start"])
     for z in given["z"]:
         mine = z[rank::2]
-        book.follow(mine, book.nearest(mine))
+        for part in mine.chunk(2):
+            book.observe(part, book.nearest(part))
+        book.follow()
     torch.save(book.state_dict(), folder / f"followed{rank}.pt")
     book.counts[:4] = 0
     book.revive(given["z"][0][rank::2])

@@ -47,7 +47,8 @@ def test_means_are_those_of_the_closed_form_after_k_batches() -> None:
     counts, sums = book.counts.double(), book.sums.double()
     batches = [(torch.randn(9, 2, 3), torch.randint(size, (9, 3))) for _ in range(k)]
     for z, index in batches:
-        book.follow(z, index)
+        book.observe(z, index)
+        book.follow()
     counts, sums = decay**k * counts, decay**k * sums
     for i, (z, index) in enumerate(batches, start=1):
         flat = z.movedim(1, -1).reshape(-1, 2).double()
@@ -67,11 +68,13 @@ def test_a_fixed_point_of_k_means_is_one_of_the_codebook_and_others_come_to_it()
     means = torch.stack([z[i * 50 : (i + 1) * 50].mean(0) for i in range(3)])  # well apart: Lloyd's iteration ends here
     book = filled(centres + torch.tensor([1.0, -1.0]), torch.ones(3), 0.5)
     for _ in range(60):
-        book.follow(z, book.nearest(z))
+        book.observe(z, book.nearest(z))
+        book.follow()
     torch.testing.assert_close(book.vectors, means, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(book.counts, torch.full((3,), 50.0))
     before = book.vectors.clone()
-    book.follow(z, book.nearest(z))
+    book.observe(z, book.nearest(z))
+    book.follow()
     torch.testing.assert_close(book.vectors, before, rtol=1e-6, atol=1e-6)
 
 
@@ -134,7 +137,8 @@ def test_two_ranks_have_the_codebook_of_one(tmp_path: Path) -> None:
         _, stderr = process.communicate(timeout=60)
         assert process.returncode == 0, stderr
     for z in batches:
-        book.follow(z, book.nearest(z))
+        book.observe(z, book.nearest(z))
+        book.follow()
     for name, tensor in book.state_dict().items():
         for rank in (0, 1):
             torch.testing.assert_close(torch.load(tmp_path / f"followed{rank}.pt")[name], tensor)

@@ -1,7 +1,6 @@
 """Generative adversarial networks."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -98,37 +97,13 @@ class GAN(GenerativeModule):
         generator_step, critic_step = self.optimizers()  # pyright: ignore[reportGeneralTypeIssues]
         if self.critic_augment is not None:
             self.critic_augment.begin(self.images_seen)
-        terms = self._descend(critic_step, "critic", lambda x, y: self._critic_turn(x, y, turn), parts)
+        terms = self.descend(critic_step, "critic", lambda x, y: self._critic_turn(x, y, turn), parts)
         self.penalty.project(self.discriminator)
         if self.critic_augment is not None:
             self.critic_augment.adapt(turn)
         if turn % self.n_critic == self.n_critic - 1:
-            terms |= self._descend(generator_step, "loss", lambda x, y: self._generator_turn(x, y, turn), parts)
+            terms |= self.descend(generator_step, "loss", lambda x, y: self._generator_turn(x, y, turn), parts)
         return terms
-
-    def _descend(
-        self,
-        optimizer: Any,
-        minimized: str,
-        turn: Callable[[Tensor, Tensor | None], dict[str, Tensor]],
-        parts: Sequence[Batch],
-    ) -> dict[str, Tensor]:
-        """One step down one term in its mean over the parts of a batch, and all of its terms so: here alone weights move."""
-        found = []
-        with self.toggled_optimizer(optimizer):
-            optimizer.zero_grad()
-            for part in parts:
-                terms = turn(self.codec.encode(part.x), part.y if self.classes else None)
-                alone = (
-                    nullcontext
-                    if part is parts[-1]
-                    else getattr(self.trainer.strategy, "block_backward_sync", nullcontext)
-                )
-                with alone():  # ranks add their gradients up once
-                    self.manual_backward(terms[minimized] / len(parts))
-                found.append({name: term.detach() for name, term in terms.items()})
-            optimizer.step()
-        return {name: torch.stack([terms[name] for terms in found]).mean(0) for name in found[0]}
 
     def _critic_turn(self, x: Tensor, y: Tensor | None, turn: int) -> dict[str, Tensor]:
         z = self._latents(x)

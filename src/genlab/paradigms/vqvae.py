@@ -58,7 +58,7 @@ class VQVAE(GenerativeModule):
         index = self.codebook.nearest(z)
         e = self.codebook(index)
         if self.training:
-            self.codebook.follow(z, index)
+            self.codebook.observe(z, index)
         reconstruction = (self.decoder(straight_through(z, e)) - x).square().mean()
         commitment = (z - e).square().mean()
         return {
@@ -67,6 +67,11 @@ class VQVAE(GenerativeModule):
             "commitment": commitment,
             "perplexity": perplexity(self.codebook.counts),  # of about the last 1/(1 - γ) batches
         }
+
+    def fit_batch(self, batch: Batch) -> dict[str, Tensor]:
+        terms = super().fit_batch(batch)
+        self.codebook.follow()
+        return terms
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         terms = super().validation_step(batch, batch_idx)

@@ -4,6 +4,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from genlab.distributed import total, world
 from genlab.errors import GenlabError
 
 
@@ -29,6 +30,7 @@ class Codebook(nn.Module):
         if not 0 <= decay < 1 or not 0 <= revive < 1:
             raise GenlabError(f"model.codebook: decay={decay} and revive={revive} are shares, 0 or more and below 1")
         self.size, self.decay, self.revive_below, self.eps = size, decay, revive, eps
+        self._seen: Tensor | None = None  # n_k beside Σ z (K, 1 + D) of the batch
         self.register_buffer("vectors", torch.zeros(size, dim))
         self.register_buffer("counts", torch.zeros(size))
         self.register_buffer("sums", torch.zeros(size, dim))
@@ -47,32 +49,39 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def revive(self, z: Tensor) -> None:
-        """Put each code that is hardly used on one of the vectors of z (B, D, ...), as used as a uniform one would be."""
+        """Put each code that is hardly used on one of the vectors of z (B, D, ...), as used as a uniform one would be.
+
+        Nothing happens in the middle of a batch.
+        """
+        if self._seen is not None:
+            return
         dead = self.counts <= self.revive_below * self.counts.mean()  # (K,)
         flat = _rows(z)
         order = torch.randperm(len(flat), device=flat.device)
         chosen = flat[order[torch.arange(self.size, device=flat.device) % len(flat)]]  # (K, D)
-        ranks = 1
-        if dist.is_initialized():
+        if world() > 1:
             dist.broadcast(chosen, src=0)  # each rank has random numbers of its own
-            ranks = dist.get_world_size()
-        uniform = torch.full_like(self.counts, ranks * len(flat) / self.size)
+        uniform = torch.full_like(self.counts, world() * len(flat) / self.size)
         self.counts.copy_(torch.where(dead, uniform, self.counts))
         self.sums.copy_(torch.where(dead[:, None], uniform[:, None] * chosen, self.sums))
         self.vectors.copy_(torch.where(dead[:, None], chosen, self.vectors))
 
     @torch.no_grad()
-    def follow(self, z: Tensor, index: Tensor) -> None:
-        """Move towards the means of z (B, D, ...) by their codes (B, ...)."""
+    def observe(self, z: Tensor, index: Tensor) -> None:
+        """Count z (B, D, ...) by their codes (B, ...), a part of a batch."""
         flat = _rows(z)
-        batch = flat.new_zeros(self.size, 1 + flat.shape[1])  # n_k beside Σ z
-        batch.index_add_(0, index.flatten(), torch.cat([torch.ones_like(flat[:, :1]), flat], dim=1))
-        if dist.is_initialized():
-            dist.all_reduce(batch)
+        self._seen = flat.new_zeros(self.size, 1 + flat.shape[1]) if self._seen is None else self._seen
+        self._seen.index_add_(0, index.flatten(), torch.cat([torch.ones_like(flat[:, :1]), flat], dim=1))
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Move towards the means of what was observed since the last time."""
+        assert self._seen is not None, "observed before"
+        batch, self._seen = total(self._seen), None
         self.counts.lerp_(batch[:, 0], 1 - self.decay)
         self.sums.lerp_(batch[:, 1:], 1 - self.decay)
-        total = self.counts.sum()
-        smoothed = (self.counts + self.eps) / (total + self.size * self.eps) * total
+        every = self.counts.sum()
+        smoothed = (self.counts + self.eps) / (every + self.size * self.eps) * every
         self.vectors.copy_(self.sums / smoothed[:, None])
 
 
