@@ -13,7 +13,7 @@ import yaml
 from genlab import first_stage
 from genlab.averaging import Constant
 from genlab.codec import Vectors
-from genlab.config import preflight, run_dir
+from genlab.config import conf_dir, preflight, run_dir
 from genlab.data.digits import Digits
 from genlab.errors import GenlabError
 from genlab.first_stage import Latent
@@ -223,3 +223,9 @@ def test_a_model_of_linear_latents_has_the_law_of_the_data(monkeypatch: pytest.M
     assert module.likelihood is None
     with pytest.raises(NotImplementedError, match="no bijection"):
         module.nats(x[:2])
+
+
+def test_networks_take_their_shape_from_model_space() -> None:
+    """Or a network would be built for images where a model sees latents."""
+    for path in (conf_dir() / "network").glob("*.yaml"):
+        assert "${data.shape" not in path.read_text(), path
