@@ -2,6 +2,8 @@
 
 import json
 import struct
+import subprocess
+import sys
 import time
 import zlib
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ import pytest
 
 from genlab.config import preflight
 from genlab.errors import GenlabError
+from genlab.tracking import Wandb
 from genlab.training import train
 
 
@@ -116,3 +119,155 @@ def test_a_run_that_fails_before_tracking_starts_says_why(outputs: Path) -> None
     status = json.loads((outputs / "run" / "status.json").read_text())
     assert status["state"] == "failed"
     assert "nowhere.npz" in status["why"]
+
+
+TINY = ["experiment=digits/vae", "trainer.batch=16", "trainer.max_images=64", "trainer.log_every=16", "evaluation.n=0"]
+
+
+def exits(path: Path) -> list[int]:
+    return [record.exit.exit_code for record in finished(path) if record.WhichOneof("record_type") == "exit"]
+
+
+def tracked(folder: Path, **options: Any) -> Wandb:
+    tracker = Wandb("p", mode="offline", **options)
+    tracker.start(folder, {"model_name": "vae", "data": {"name": "digits"}, "seed": 0}, "train")
+    return tracker
+
+
+def test_the_death_of_wandbs_process_is_one_line_and_the_run_goes_on(outputs: Path) -> None:
+    """In a process of its own, which kills W&B's in the middle of training and must end in silence."""
+    program = outputs / "program.py"
+    program.write_text(KILLER)
+    line = [sys.executable, str(program), *TINY, "logger.mode=offline", f"outputs={outputs}"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("killed") == 1
+    assert done.stderr.count("genlab: W&B is gone (Connection lost)") == 1
+    assert "Traceback" not in done.stderr
+    (history,) = outputs.glob("digits/vae/*/history.jsonl")
+    assert [json.loads(row)["images_seen"] for row in history.read_text().splitlines()] == [16, 32, 48, 64]
+    assert json.loads(history.with_name("status.json").read_text())["state"] == "finished"
+
+
+KILLER = """
+import os, signal, subprocess, sys, time
+from genlab.callbacks.history import History
+from genlab.train import main
+
+write = History.write
+
+def killing(self, module, row):
+    write(self, module, row)
+    if module.images_seen == 32:
+        for line in subprocess.run(["ps", "-wweo", "pid,args"], capture_output=True, text=True).stdout.splitlines():
+            if "wandb-core" in line and f"--pid {os.getpid()}" in line:
+                os.kill(int(line.split()[0]), signal.SIGKILL)
+                print("killed")
+        time.sleep(0.3)
+
+History.write = killing
+sys.exit(main())
+"""
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "wandb").write_text("a file")
+    tracker = tracked(tmp_path)
+    tracker.log({"a": 1.0})
+    tracker.summarize({"a": 1.0})
+    tracker.finish(0)
+    assert capfd.readouterr().err.count("genlab: W&B is gone") == 1
+
+
+@pytest.mark.parametrize("code", [0, 1, 143])
+def test_a_run_ends_with_its_exit_code(code: int, tmp_path: Path) -> None:
+    tracked(tmp_path).finish(code)
+    (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    assert exits(path) == [code]
+
+
+def test_a_failed_run_ends_with_1(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genlab.callbacks.history.History.write", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(preflight("train", [*TINY, "logger.mode=offline"]), outputs / "run")
+    (path,) = (outputs / "run").glob("wandb/offline-run-*/*.wandb")
+    assert exits(path) == [1]
+
+
+def test_an_offline_run_goes_on_as_another_of_its_group(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "1a2b-s3"
+    folder.mkdir()
+    ids = []
+    for _ in range(2):
+        tracker = tracked(folder)
+        ids.append(tracker.run.id)
+        tracker.finish(0)
+    assert ids[0] != ids[1]
+    assert f"W&B run {ids[0]} goes on as {ids[1]}, of the group 1a2b" in capfd.readouterr().err
+    paths = sorted(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda path: ids.index(path.stem.split("-")[-1]))
+    runs = [next(r.run for r in finished(path) if r.WhichOneof("record_type") == "run") for path in paths]
+    assert [run.run_group for run in runs] == ["1a2b", "1a2b"]
+    configured = [r.config.update for r in finished(paths[1]) if r.WhichOneof("record_type") == "config"]
+    assert any(item.key == "resumed_from" and ids[0] in item.value_json for update in configured for item in update)
+
+
+class Fake:
+    """Stands in for an online run."""
+
+    def __init__(self, identity: str):
+        self.id, self.config, self.summary = identity, {}, {}
+
+    def define_metric(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def finish(self, exit_code: int) -> None:
+        pass
+
+
+def test_an_online_run_goes_on_under_its_id_and_an_agents_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb
+    from wandb.errors import CommError
+
+    asked: list[dict[str, Any]] = []
+
+    def init(**options: Any) -> Fake:
+        asked.append(options)
+        if options["mode"] == "online" and away:
+            raise CommError("no route")
+        return Fake(options.get("id", f"fresh{len(asked)}"))
+
+    away = False
+    monkeypatch.setattr(wandb, "init", init)
+
+    def start() -> dict[str, Any]:
+        tracker = Wandb("p", mode="online")
+        tracker.start(tmp_path, {"model_name": "vae", "data": {"name": "digits"}, "seed": 0}, "train")
+        assert tracker.run is not None
+        return asked[-1]
+
+    assert "id" not in start()
+    again = start()
+    assert (again["id"], again["resume"]) == ("fresh1", "allow")
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    assert "id" not in start()
+    monkeypatch.delenv("WANDB_SWEEP_ID")
+    away = True
+    assert start()["mode"] == "offline"
+    away = False
+    assert "id" not in start(), "the id of an offline run is nobody's on the server"
+
+
+def test_no_secret_reaches_wandb(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = "canary-5f0c2e77"
+    monkeypatch.setenv("GENLAB_TEST_TOKEN", secret)
+    monkeypatch.setattr("sys.argv", ["train", f"logger.tags=[{secret}]"])
+    train(
+        preflight("train", [*TINY, "logger.mode=offline", "logger.tags=['${oc.env:GENLAB_TEST_TOKEN}']"]),
+        outputs / "run",
+    )
+    (path,) = (outputs / "run").glob("wandb/offline-run-*/*.wandb")
+    assert finished(path)
+    for file in (outputs / "run").rglob("*"):
+        assert not (file.is_file() and secret.encode() in file.read_bytes()), file

@@ -3,9 +3,16 @@
 import abc
 import json
 import os
+import re
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from genlab.errors import printable
+
+FINISH = 600.0  # seconds that W&B has for its last uploads; what is not sent then is on the disk, for `wandb sync`
 
 
 class Tracker(abc.ABC):
@@ -28,7 +35,12 @@ class Tracker(abc.ABC):
 
 
 class Wandb(Tracker):
-    """Online where an API key is found, offline with one line of warning where none is or the network fails."""
+    """Online where an API key is found, offline with one line of warning where none is or the server is away.
+
+    A run is one W&B run, which goes on under its id when it is resumed online. Offline that cannot be: what is resumed is a
+    new W&B run of the same group, which names the earlier. Whatever happens to W&B happens to this copy alone: the first
+    failure is one line, and the last that is heard of it.
+    """
 
     def __init__(
         self,
@@ -42,35 +54,54 @@ class Wandb(Tracker):
         self.run: Any = None  # until it starts, which a run that fails before that never does
 
     def start(self, folder: Path, config: dict[str, Any], job_type: str) -> None:
-        import wandb
-        from wandb.errors import CommError, UsageError
+        try:
+            self._start(folder, config, job_type)
+        except Exception as error:  # noqa: BLE001 - whatever becomes of the copy, the run goes on
+            self._gone(error)
 
+    def _start(self, folder: Path, config: dict[str, Any], job_type: str) -> None:
         os.environ.setdefault("WANDB_SILENT", "true")
+        place = folder / "wandb"
+        place.mkdir(parents=True, exist_ok=True)
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise PermissionError(f"cannot write in {place}")  # W&B would go to a temporary folder without a word
         sidecar = folder / "wandb.json"
-        earlier = json.loads(sidecar.read_text())["id"] if sidecar.is_file() else None
-        mode = self._mode()
+        earlier: dict[str, Any] = json.loads(sidecar.read_text()) if sidecar.is_file() else {}
+        group = self.group or os.environ.get("WANDB_RUN_GROUP") or re.sub(r"-s\d+$", "", folder.name)
         options: dict[str, Any] = {
             "project": self.project,
             "entity": self.entity,
-            "group": self.group or os.environ.get("WANDB_RUN_GROUP"),
+            "group": group,
             "job_type": job_type,
             "tags": [config["model_name"], config["data"]["name"], *self.tags],
             "name": f"{config['model_name']}-s{config['seed']}",
             "dir": str(folder),
             "config": config,
         }
-        try:
-            # an offline run cannot be continued: it becomes a new one that names the earlier
-            identity = {"id": earlier, "resume": "allow"} if earlier and mode == "online" else {}
-            self.run = wandb.init(mode=mode, settings=wandb.Settings(init_timeout=15), **identity, **options)  # pyright: ignore
-        except (CommError, UsageError) as error:
-            print(f"genlab: W&B is offline ({str(error).splitlines()[0]})", file=sys.stderr)
-            self.run = wandb.init(mode="offline", **options)
-        if earlier and earlier != self.run.id:
-            self.run.config.update({"resumed_from": earlier})
+        # an agent of W&B's sweeps has chosen the id of this run already
+        continued = earlier if earlier.get("mode") == "online" and "WANDB_SWEEP_ID" not in os.environ else {}
+        self.run, mode = self._begun(self._mode(), continued.get("id"), options)
+        if earlier and earlier["id"] != self.run.id:
+            self.run.config.update({"resumed_from": earlier["id"]})
+            print(f"genlab: W&B run {earlier['id']} goes on as {self.run.id}, of the group {group}", file=sys.stderr)
         sidecar.write_text(json.dumps({"id": self.run.id, "mode": mode}))
         self.run.define_metric("images_seen")
         self.run.define_metric("*", step_metric="images_seen")
+
+    def _begun(self, mode: Any, earlier: str | None, options: dict[str, Any]) -> tuple[Any, str]:
+        """(a run, its mode): the earlier one again, a new one, or one that is offline because the server is away."""
+        import wandb
+        from wandb.errors import CommError, UsageError
+
+        # W&B's record of the command line has secrets in it, genlab's own, environment.jsonl, has not; and what is printed
+        # through W&B is lost when its process dies
+        settings = wandb.Settings(init_timeout=15, finish_timeout=FINISH, x_disable_meta=True, console="off")
+        identity = {"id": earlier, "resume": "allow"} if earlier and mode == "online" else {}
+        try:
+            return wandb.init(mode=mode, settings=settings, **identity, **options), mode  # pyright: ignore
+        except (CommError, UsageError) as error:
+            print(f"genlab: W&B is offline ({printable(error)})", file=sys.stderr)
+            return wandb.init(mode="offline", settings=settings, **options), "offline"
 
     def _mode(self) -> Any:
         import wandb
@@ -85,19 +116,34 @@ class Wandb(Tracker):
         return "online"
 
     def log(self, row: dict[str, float]) -> None:
-        self.run.log(row)
+        self._attempt(lambda run: run.log(row))
 
     def picture(self, name: str, path: Path, images_seen: int) -> None:
         import wandb
 
-        self.run.log({name: wandb.Image(str(path)), "images_seen": images_seen})
+        self._attempt(lambda run: run.log({name: wandb.Image(str(path)), "images_seen": images_seen}))
 
     def summarize(self, values: dict[str, Any]) -> None:
-        self.run.summary.update(values)
+        self._attempt(lambda run: run.summary.update(values))
 
     def finish(self, exit_code: int) -> None:
+        self._attempt(lambda run: run.finish(exit_code=exit_code))
+
+    def _attempt(self, act: Callable[[Any], object]) -> None:
+        """Do it with the run if there still is one."""
         if self.run is not None:
-            self.run.finish(exit_code=exit_code)
+            try:
+                act(self.run)
+            except Exception as error:  # noqa: BLE001 - whatever becomes of the copy, the run goes on
+                self._gone(error)
+
+    def _gone(self, error: Exception) -> None:
+        import wandb
+
+        self.run = None
+        print(f"genlab: W&B is gone ({printable(error)}); history.jsonl goes on without it", file=sys.stderr)
+        with suppress(Exception):  # or it would print a traceback of its own at the end of this process
+            wandb.teardown()
 
 
 class Nothing(Tracker):

@@ -66,7 +66,7 @@ def train(config: DictConfig, folder: Path) -> float | None:
         except SIGTERMException:  # in the moment before Guard takes the signal back from Lightning, which exits with 0
             raise Preempted(signal.SIGTERM) from None
     except Preempted as stop:
-        session.end("preempted", str(stop))
+        session.end("preempted", str(stop), exit_code=stop.exit_code)
         print(f"genlab: {stop} at {session.images_seen} images; the same command continues", file=sys.stderr)
         sys.exit(stop.exit_code)
     except BaseException as error:
@@ -127,7 +127,7 @@ class Session:
             adopt(self.module, state["state_dict"], str(self.run.path))
             self.ema.restore(state["averages"])
             self.module.images_seen, self.clock.seconds = state["images_seen"], state["seconds"]
-        self.tracker = build(self.config.logger) if self.leader else Nothing()
+        self.tracker = build(redact(self.plain["logger"])) if self.leader else Nothing()
         if self.config.evaluation.n and self.module.judged_by is None:
             self.scoring  # noqa: B018 - an extractor that cannot be had is heard of before training, and not after it
         self.guard, self.callbacks = self._callbacks(state)
@@ -266,12 +266,12 @@ class Session:
             state, self.images_seen, self.config.trainer.max_images, seconds=self.clock.seconds, served=served, **more
         )
 
-    def end(self, state: str, why: str | None, objective: float | None = None) -> None:
+    def end(self, state: str, why: str | None, objective: float | None = None, exit_code: int = 1) -> None:
         """Write how the run ended, wherever anybody looks for it."""
         if self.leader:
             self.status(state, why=why, objective=objective)
             self.report.phase(state, self.images_seen, objective=objective, why=why)
-            self.tracker.finish(0 if state == "finished" else 1)
+            self.tracker.finish(0 if state == "finished" else exit_code)
 
     def close(self) -> None:
         """Give the directory, the signals and the terminal back."""
