@@ -52,6 +52,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
         x = rng.integers(0, 256, (96, size, size, 3), dtype=np.uint8)
         np.savez(path, x_train=x[:72], y_train=np.arange(72) % 10, x_test=x[72:], y_test=np.arange(24) % 10)
         found[size] = path
+    found[256] = tmp_path_factory.mktemp("texts") / "text.txt"  # in rows of 256 bytes
+    found[256].write_text("\n".join(f"{i} and {i} are {2 * i}" for i in range(1000)))
     return found
 
 
@@ -79,7 +81,8 @@ def shrunk(config: DictConfig, pictures: dict[int, Path]) -> list[str]:
         rendered = "path" not in config.data.source
         few = ["train=64", "test=64"] if rendered else [f"path={pictures[config.data.shape[-1]]}"]
         small += [f"data.source.{value}" for value in few]
-        small += ["evaluation.features.images=64", "trainer.precision=32-true", "evaluation.batch=24"]
+        small += ["trainer.precision=32-true", "evaluation.batch=24"]
+        small += ["evaluation.features.images=64"] if "images" in config.evaluation.features else []
         small += ["network.width=32"] if "width" in config.network else []
         small += [f"network.{key}=1" for key in ("blocks", "depth") if key in config.network]
     return small

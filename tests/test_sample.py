@@ -1,5 +1,6 @@
 """The pictures of `genlab sample`: interpolations, the two films, and frames that are no numbers."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 from genlab import sample
 from genlab.codec import Pixels, Vectors
 from genlab.config import preflight
-from genlab.pictures import film, picture
+from genlab.pictures import film, picture, texts
 from genlab.training import train
 
 TINY = ["trainer.batch=16", "trainer.max_images=16", "evaluation.n=0", "logger=none"]
@@ -145,3 +146,82 @@ def test_points_are_drawn_on_the_smallest_doubling_of_the_same_square_that_holds
         assert columns.max() == int((far + where) / (2 * where) * 256)
         assert rows.max() == columns.max()
     assert picture(torch.full((5, 2), torch.nan)).size == (256, 256)
+
+
+@pytest.fixture(scope="module")
+def text_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("text")
+    (folder / "text.txt").write_text("the cat sat on the mat\n" * 60)
+    small = [
+        "data.source.length=24",
+        "data.source.stride=5",
+        "network.width=32",
+        "network.depth=1",
+        f"data.source.path={folder / 'text.txt'}",
+    ]
+    overrides = [*small, "trainer.max_images=320", "optimizer.lr=0.02", "evaluation.batch=7", "logger=none"]
+    train(preflight("train", ["experiment=text/transformer", *overrides, "averaging=none"]), folder / "run")
+    return folder / "run"
+
+
+def test_text_is_trained_scored_in_bits_a_byte_and_written_as_text(
+    text_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {row["metric"]: row for row in map(json.loads, (text_run / "metrics.jsonl").read_text().splitlines())}
+    assert rows["bits_per_dim"]["protocol"]["kind"] == "exact"
+    assert rows["bits_per_dim"]["value"] < 5, "of 8 that a uniform law has"
+    assert (text_run / "samples" / "final.png").is_file()
+    assert call([str(text_run), "n=3", f"out={tmp_path}"], monkeypatch) == 0
+    drawn = np.load(tmp_path / "samples.npz")["x"]
+    assert (drawn.shape, drawn.dtype) == ((3, 24), np.uint8)
+    assert (tmp_path / "samples.txt").read_text().count("[") >= 3
+    assert not (tmp_path / "samples.png").exists()
+
+
+def test_a_prompt_is_continued_and_read_as_it_is(
+    text_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for prompt in ("the c", "a: [b", "é=1", "null"):
+        assert call([str(text_run), f"prompt={prompt}", "n=2", f"out={tmp_path}"], monkeypatch) == 0
+        drawn = np.load(tmp_path / "samples.npz")["x"]
+        assert all(bytes(row).startswith(prompt.encode()) for row in drawn)
+        assert f"[0]\n{prompt}" in (tmp_path / "samples.txt").read_text()
+        assert len({bytes(row) for row in drawn}) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["prompt="], "the prompt is empty"),
+        (["prompt=" + 24 * "x"], "a prompt of 24, and this model has 24 positions"),
+        (["prompt=x", "sampler.top_p=0"], "sampler.top_p=0"),
+        (["sampler.top_k=0"], "sampler.top_k=0"),
+        (["sampler.temperature=0"], "sampler.temperature=0"),
+    ],
+)
+def test_a_prompt_that_cannot_be_continued_is_one_line(
+    text_run: Path,
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call([str(text_run), *arguments, f"out={tmp_path}"], monkeypatch) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_prompt_is_for_text(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call([str(runs / "vae"), "prompt=x", f"out={tmp_path}"], monkeypatch) == 2
+    assert "a prompt is for a model of text" in capsys.readouterr().err
+
+
+def test_a_page_shows_text_line_by_line() -> None:
+    """Black on white, as many lines as there are, whatever the bytes."""
+    rows = torch.tensor([[*b"one\ntwo\n"], [*range(248, 256)]], dtype=torch.uint8)
+    page = np.asarray(picture(rows))
+    inked = [bool((page[15 * i : 15 * i + 15] < 128).any()) for i in range(7)]
+    assert inked == [True, True, False, False, True, False, False]
+    assert texts(rows)[0] == "one\ntwo\n"

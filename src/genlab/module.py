@@ -20,10 +20,14 @@ from genlab.optimization import Optimization
 
 
 class Frame(NamedTuple):
-    """A moment of sampling in model space: (n, *shape) as it is there, and what it is expected to become."""
+    """A moment of sampling in model space: (n, *shape) as it is there, and what it is expected to become, if anything is."""
 
     x_t: Tensor
-    x_hat: Tensor
+    x_hat: Tensor | None = None
+
+    def shown(self, decode: Callable[[Tensor], Tensor]) -> "Frame":
+        """The moment in data space, on the CPU."""
+        return Frame(decode(self.x_t).cpu(), None if self.x_hat is None else decode(self.x_hat).cpu())
 
 
 class Transport(NamedTuple):
@@ -111,6 +115,10 @@ class GenerativeModule(L.LightningModule, abc.ABC):
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """What is left of x in model space on its way through the latent; raises GenlabError where there is none."""
         return self.render(self.encode(x, y), y)
+
+    def complete(self, noise: NoiseStream, given: Tensor, y: Tensor | None = None) -> Tensor:
+        """(n, *shape) samples in model space that begin with given (n, k); GenlabError of a model that has no beginning."""
+        raise GenlabError(f"a {type(self).__name__} continues nothing: a prompt is for an autoregressive model of text")
 
     def warning(self, means: Mapping[str, float]) -> str | None:
         """What to say, once, of the terms of training in their mean since the last line of the history, if anything."""

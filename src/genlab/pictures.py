@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 Frame = TypeVar("Frame")
@@ -14,14 +14,42 @@ Frame = TypeVar("Frame")
 
 def picture(x: Tensor, scale: int = 4, columns: int | None = None) -> Image.Image:
     """Images (N, C, H, W) uint8 as a grid, square unless `columns` says otherwise; points (N, 2) as a scatter plot; latents,
-    which are floats, as a grid of false colours: their first three channels, from black at -3 of their deviations to white.
+    which are floats, as a grid of false colours: their first three channels, from black at -3 of their deviations to white;
+    bytes of text (N, T) as the page that they would fill.
 
     `scale` is how many pixels of the screen a pixel is.
     """
     if x.ndim == 4 and x.is_floating_point():
         level = x[:, :3].float().nan_to_num()
         x = ((level - level.mean()) / level.std().clamp_min(1e-6) * 42.5 + 127.5).clamp(0, 255).byte()
-    return _scatter(x) if x.ndim == 2 else _grid(x, scale, columns or math.ceil(math.sqrt(len(x))))
+    if x.ndim == 2:
+        return _scatter(x) if x.is_floating_point() else _page(texts(x))
+    return _grid(x, scale, columns or math.ceil(math.sqrt(len(x))))
+
+
+def texts(x: Tensor) -> list[str]:
+    """Rows of bytes (N, T) as text, with \ufffd for what is none."""
+    return [bytes(row).decode(errors="replace") for row in x.cpu().numpy()]
+
+
+def _page(samples: Sequence[str], lines: int = 48, columns: int = 88) -> Image.Image:
+    """The first samples, a blank line between them."""
+    wrapped = [
+        line[i : i + columns] for text in samples[:lines] for line in _printable(text) for i in _starts(line, columns)
+    ]
+    font = ImageFont.load_default(12)
+    page = Image.new("L", (7 * columns, 15 * lines), 255)
+    for i, line in enumerate(wrapped[:lines]):
+        ImageDraw.Draw(page).text((4, 15 * i), line, 0, font)
+    return page
+
+
+def _printable(text: str) -> list[str]:
+    return ["".join(c if c.isprintable() else " " for c in line) for line in text.split("\n")] + [""]
+
+
+def _starts(line: str, columns: int) -> range:
+    return range(0, max(1, len(line)), columns)
 
 
 def _grid(x: Tensor, scale: int, columns: int) -> Image.Image:
@@ -46,12 +74,14 @@ def _scatter(x: Tensor, size: int = 256) -> Image.Image:
     return Image.fromarray(ink.astype(np.uint8))
 
 
-def film(frames: Sequence[tuple[Tensor, Tensor]], folder: Path, most: int) -> None:
-    """trajectory.webp and denoised.webp of frames (x_t, x̂) in data space; nothing of a model that has one step."""
+def film(frames: Sequence[tuple[Tensor, Tensor | None]], folder: Path, most: int) -> None:
+    """trajectory.webp and, where there is an x̂, denoised.webp of frames (x_t, x̂) in data space; nothing of a model that has
+    one step."""
     if len(frames) > 1:
         x_t, x_hat = zip(*_thinned(frames, most), strict=True)
         animate([picture(x) for x in x_t], folder / "trajectory.webp")
-        animate([picture(x) for x in x_hat], folder / "denoised.webp")
+        if x_hat[0] is not None:
+            animate([picture(x) for x in x_hat], folder / "denoised.webp")
 
 
 def _thinned(frames: Sequence[Frame], most: int) -> list[Frame]:

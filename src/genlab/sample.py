@@ -1,10 +1,12 @@
 """usage: genlab sample RUN [n=64] [seed=0] [y=3] [weights=ema|raw|NAME] [sampler=ddim] [sampler.steps=50] [out=FOLDER]
        genlab sample RUN truncation=0.7 [...]
+       genlab sample RUN prompt="Once upon a time" [n=8] [seed=0] [sampler=nucleus] [sampler.temperature=0.8] [out=FOLDER]
        genlab sample RUN interpolate=8 [seed=0] [y=3] [weights=ema|raw|NAME] [likelihood.tolerance=1e-3] [out=FOLDER]
        genlab sample RUN arithmetic=[3,8,5] or traverse=4 or levels=6 [seed=0] [weights=ema|raw|NAME] [out=FOLDER]
 
 Draws samples of a trained run: a PNG grid, an .npz of them all, and of the first 64 the way from noise to data as
 animated WebP: trajectory.webp shows x_t, denoised.webp the x̂ that the model expects it to become.
+Text is written to samples.txt, and prompt=TEXT is what every sample of a model of text begins with.
 Sample i depends on (seed, i) alone, whatever n is. truncation=0.7 is short for sampler=truncation sampler.value=0.7, of a
 GAN: styles nearer to their mean, or latents without large numbers. trust=true allows a run whose configuration names foreign classes.
 
@@ -28,8 +30,13 @@ from genlab.errors import GenlabError, printable
 from genlab.options import overridden, parse, verb
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
     from genlab.data.source import Batch
-    from genlab.module import GenerativeModule
+    from genlab.module import Frame, GenerativeModule
+    from genlab.noise import NoiseStream
 
 SHOWN = 64  # samples of the animations
 COLUMNS = 7  # of a traversal: -3, -2, ..., 3; and draws of a level
@@ -43,6 +50,7 @@ class Options:
     weights: str = "ema"  # "raw", or the name of another average of the run
     out: str | None = None
     trust: bool = False
+    prompt: str | None = None  # read as it is, and not as YAML
     interpolate: int | None = None
     arithmetic: list[int] = field(default_factory=list)
     traverse: int | None = None
@@ -55,9 +63,8 @@ def sample(path: Path, options: Options, overrides: list[str]) -> Path:
     import numpy as np
     import torch
 
-    from genlab.module import Frame
     from genlab.noise import NoiseStream
-    from genlab.pictures import film, picture
+    from genlab.pictures import film, picture, texts
 
     if options.n < 1:
         raise GenlabError(f"n={options.n}: at least one sample is needed")
@@ -67,15 +74,38 @@ def sample(path: Path, options: Options, overrides: list[str]) -> Path:
     with torch.no_grad():
         labels = module.labels(stream, options.n, y)
         x, frames = torch.empty(0), []
-        for frame in module.trajectory(stream, options.n, labels):
+        for frame in _steps(module, stream, options, labels):
             x = frame.x_t
-            frames.append(Frame(*(module.codec.decode(z[:SHOWN]).cpu() for z in frame)))
+            frames.append(frame.shown(lambda z: module.codec.decode(z[:SHOWN])))
         x = module.codec.decode(x).cpu()
     y = torch.empty(0, dtype=torch.long) if labels is None else labels.cpu()  # no labels: an unconditional model
     np.savez_compressed(folder / "samples.npz", x=x.numpy(), y=y.numpy(), seed=options.seed)
-    picture(x).save(folder / "samples.png")
+    if x.ndim == 2 and not x.is_floating_point():
+        (folder / "samples.txt").write_text("\n\n".join(f"[{i}]\n{text}" for i, text in enumerate(texts(x))) + "\n")
+    else:
+        picture(x).save(folder / "samples.png")
     film(frames, folder, 60)
     return folder
+
+
+def _steps(
+    module: "GenerativeModule", stream: "NoiseStream", options: Options, labels: "Tensor | None"
+) -> "Iterator[Frame]":
+    """The steps of sampling, of what a prompt is continued by the last alone."""
+    import torch
+
+    from genlab.module import Frame
+
+    if options.prompt is None:
+        yield from module.trajectory(stream, options.n, labels)
+        return
+    if not options.prompt:
+        raise GenlabError("the prompt is empty: leave it out to begin at the beginning")
+    if len(module.shape) != 1:
+        raise GenlabError("a prompt is for a model of text, and this run is of something else")
+    given = torch.tensor([*options.prompt.encode()], dtype=torch.uint8, device=module.device)
+    x = module.complete(stream, module.codec.encode(given.expand(options.n, -1)), labels)
+    yield Frame(x)
 
 
 def interpolation(path: Path, options: Options, overrides: list[str]) -> tuple[Path, float]:
@@ -161,7 +191,9 @@ def _opened(path: Path, options: Options, overrides: list[str]) -> tuple[Path, "
 
 
 def _act(arguments: list[str]) -> None:
-    words, options, overrides = parse(arguments, Options)
+    prompts = [a.removeprefix("prompt=") for a in arguments if a.startswith("prompt=")]
+    words, options, overrides = parse([a for a in arguments if not a.startswith("prompt=")], Options)
+    options.prompt = prompts[-1] if prompts else None
     if len(words) != 1:
         raise GenlabError(f"one RUN is needed, not {len(words)}: {' '.join(words)}")
     given = (Path(words[0]), options, overrides)

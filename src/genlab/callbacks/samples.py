@@ -26,7 +26,7 @@ def frames(module: GenerativeModule, seed: int, n: int) -> Iterator[Frame]:
     try:
         stream = NoiseStream(key(seed, "pictures"), device=module.device)
         for frame in module.trajectory(stream, n, module.labels(stream, n, None)):
-            yield Frame(*(module.codec.decode(z).cpu() for z in frame))
+            yield frame.shown(module.codec.decode)
     finally:
         module.train(training)
 
@@ -42,8 +42,8 @@ def reconstructions(module: GenerativeModule, x: Tensor, columns: int = 8) -> Te
 
 
 def count(module: GenerativeModule) -> int:
-    """How many samples a picture shows: an eight by eight grid of images, or enough points to see a density."""
-    return 64 if len(module.shape) > 1 else 2000
+    """How many samples a picture shows: an eight by eight grid of images, a page of text, or enough points to see a density."""
+    return 64 if len(module.shape) > 1 or module.discrete else 2000
 
 
 class Samples(L.Callback):

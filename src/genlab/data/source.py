@@ -11,7 +11,7 @@ from genlab.errors import GenlabError
 class Batch(NamedTuple):
     """Data and condition: a mini-batch, or a whole split, in memory or over a memory map."""
 
-    x: Tensor  # (B, C, H, W) uint8, float16 of latents, or (B, D) float32 for densities in the plane
+    x: Tensor  # (B, C, H, W) uint8, float16 of latents, (B, T) uint8 of text, or (B, D) float32 for densities in the plane
     y: Tensor | None  # (B,) int64 labels, (B, F) float32 factors, (B, T) int64 tokens, or None
 
     def parts(self, k: int) -> list["Batch"]:

@@ -32,6 +32,7 @@ def score_model(
     `protocol` makes the record from the NFE, `seconds` is what training took, `between` is called between batches of
     samples, `others` are metrics of the module itself, and `entropy` is what an NLL is held against.
     """
+    module.eval()
     cost = Cost()
     sets = (
         drawn(module, evaluator.n, evaluator.batch, seed, cost, between)
@@ -81,7 +82,7 @@ def _likelihood(
     if module.likelihood is None or module.codec.log_volume is None:
         return []
     test = evaluator.references.source.split("test")
-    points = test.x.ndim == 2
+    points = test.x.is_floating_point()
     parts: dict[int, dict[str, Tensor]] = {}
     with counted(*(module.get_submodule(name) for name in module.averaged)) as evaluations:
         for first, x, y in chunks(test, evaluator.batch):

@@ -94,8 +94,7 @@ class Autoregressive(GenerativeModule):
                 new = self.head.sample(self.sampler(self.head, parameters), u[:, :, i : i + 1])
                 s = torch.cat([s, new], dim=2) if i else new
                 if (i + 1) % self.row == 0:
-                    x = self._arranged(F.pad(s, (0, self.positions - s.shape[2])))
-                    yield Frame(x, x)
+                    yield Frame(self._arranged(F.pad(s, (0, self.positions - s.shape[2]))))
         if not finite:
             raise GenlabError("the network says nan or inf: its weights have diverged, so nothing can be drawn")
 
