@@ -97,7 +97,6 @@ def register() -> None:
         "weights": weights_of,
         "recorded": lambda run, key: OmegaConf.create({"found": recorded(run, key)}).found,
         "times": lambda a, b: a * b,
-        "ratio": lambda a, b: max(1, a // b),
     }
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(f"genlab.{name}", resolver, replace=True)

@@ -68,7 +68,7 @@ def test_the_probabilities_of_all_images_sum_to_1_and_are_those_of_samples(shape
     with torch.no_grad():
         p = model.log_prob(z).exp()
     assert p.double().sum().item() == pytest.approx(1, abs=1e-5)
-    assert p.max() < 0.9, "or there is little to be seen"
+    assert p.max() < 0.95, "or there is little to be seen"
     n = 6000
     with torch.no_grad():
         drawn = model.sample(NoiseStream(0), n)
@@ -164,7 +164,7 @@ def test_what_cannot_be_is_said_in_one_line():
     model.network.last.bias.data[0] = math.nan
     with pytest.raises(GenlabError, match="nan or inf"):
         model.sample(NoiseStream(0), 1)
-    narrow = Transformer(Words(4, 8), Rotary(6, 4), 3, 8, 1, 2, 8, 0.0, 0)
+    narrow = Transformer(Words(4, 8), Rotary(6), 3, 8, 1, 2, 8, 0.0, 0)
     with pytest.raises(GenlabError, match="the network has 3 outputs, and Categorical on 1 channels needs 4"):
         Autoregressive(
             network=narrow,

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from genlab.errors import GenlabError
 
-STD = 0.02  # of first weights: Radford et al. 2019, Language Models are Unsupervised Multitask Learners, published code
-
 
 def raster(shape: Sequence[int]) -> tuple[int, ...]:
     """The axes of rows of a shape from the slowest to the fastest: the channels of images (C, H, W) come last."""
@@ -47,7 +45,7 @@ class Axial(nn.Module):
         super().__init__()
         self.sizes = raster(shape)
         self.count = math.prod(shape)
-        self.axes = nn.ParameterList(torch.randn(size, width) * STD for size in self.sizes)
+        self.axes = nn.ParameterList(torch.randn(size, width) * width**-0.5 for size in self.sizes)
 
     def embedded(self, h: Tensor, first: int) -> Tensor:
         """h (B, n, width) at positions first, ..., first + n - 1."""
@@ -61,26 +59,22 @@ class Axial(nn.Module):
 class Rotary(nn.Module):
     """Pairs of numbers of queries and keys turned by position · 10000^(-2i/d): Su et al. 2021, arXiv:2104.09864, eq. 34."""
 
-    frequencies: Tensor
-
-    def __init__(self, positions: int, channels: int):
+    def __init__(self, positions: int):
         super().__init__()
-        if channels % 2:
-            raise GenlabError(
-                f"rotary positions turn pairs, and heads of {channels} channels are odd: change the heads"
-            )
         self.count = positions
-        frequencies = 1e4 ** -(torch.arange(0, channels, 2) / channels)
-        self.register_buffer("frequencies", frequencies, persistent=False)
 
     def embedded(self, h: Tensor, first: int) -> Tensor:
         return h
 
     def turned(self, q: Tensor, first: int) -> Tensor:
-        """q (B, heads, n, d) at positions first, ..., first + n - 1."""
-        angle = torch.arange(first, first + q.shape[2], device=q.device)[:, None] * self.frequencies  # (n, d / 2)
+        """q (B, heads, n, d) at positions first, ..., first + n - 1; GenlabError for an odd d."""
+        channels = q.shape[3]
+        if channels % 2:
+            raise GenlabError(f"rotary positions turn pairs, and heads have {channels} channels: change network.heads")
+        frequencies = 1e4 ** -(torch.arange(0, channels, 2, device=q.device) / channels)
+        angle = torch.arange(first, first + q.shape[2], device=q.device)[:, None] * frequencies  # (n, d / 2)
         a, b = q.chunk(2, dim=3)
-        return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], dim=3)
+        return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], dim=3).to(q.dtype)
 
 
 class Words(nn.Module):
@@ -164,12 +158,12 @@ class Transformer(nn.Module):
         self.norm, self.last = nn.LayerNorm(width), nn.Linear(width, outputs)
         for layer in self.modules():
             if isinstance(layer, nn.Linear | nn.Embedding):
-                nn.init.normal_(layer.weight, std=STD)
+                nn.init.normal_(layer.weight, std=width**-0.5)
             if isinstance(layer, nn.Linear):
                 nn.init.zeros_(layer.bias)
-        for block in blocks:  # so that the sum of all of them is no wider than one
+        for block in blocks:  # so that the sum of all of them is no wider than one (Radford et al. 2019, section 2.3)
             for layer in (block.out, block.project):
-                nn.init.normal_(layer.weight, std=STD / (2 * depth) ** 0.5)
+                nn.init.normal_(layer.weight, std=(2 * depth * width) ** -0.5)
 
     def memory(self) -> Memory:
         """For `forward`, at the beginning of a sequence."""
