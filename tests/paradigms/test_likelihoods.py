@@ -79,7 +79,9 @@ def diffusion(path, density):
             denoiser=Denoiser(Known(path), path, X(), Time(1.0)),
             times=Uniform(1e-3, 1.0),
             weight=Unit(),
-            sampler=samplers.Euler(2, Trailing()) if path.twin is None else samplers.Ancestral(2, Trailing(), Large(), Clip()),
+            sampler=samplers.Euler(2, Trailing())
+            if path.twin is None
+            else samplers.Ancestral(2, Trailing(), Large(), Clip()),
             density=density,
             label_drop=0.0,
             **common(2, codec=Vectors(SCALE)),
@@ -129,5 +131,5 @@ def test_kinds_of_likelihood_of_one_density(build, kind, tolerance, common):
         torch.testing.assert_close(model.bits_per_dim(x), bits, rtol=0, atol=tolerance)
     else:
         gap = model.bits_per_dim(x) - bits
-        assert 0 < gap.mean() - 3 * gap.std() / math.sqrt(len(x))
+        assert gap.mean() - 3 * gap.std() / math.sqrt(len(x)) > 0
         assert gap.mean() < 0.3
