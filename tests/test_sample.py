@@ -10,7 +10,7 @@ from PIL import Image
 
 from genlab import sample
 from genlab.codec import Pixels, Vectors
-from genlab.config import preflight
+from genlab.config import preflight, run_dir
 from genlab.pictures import film, picture, texts
 from genlab.training import train
 
@@ -38,6 +38,28 @@ def call(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     return 0
+
+
+def test_truncation_is_a_choice_of_sampling(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Short for a sampler, for GANs alone, and no part of what a run is."""
+    plain, *others = ["n=4"], ["n=4", "truncation=0.5"], ["n=4", "sampler=truncation", "sampler.value=0.5"]
+    drawn = []
+    for arguments in (plain, *others):
+        assert call([str(runs / "dcgan"), *arguments, f"out={tmp_path}"], monkeypatch) == 0
+        drawn.append(np.load(tmp_path / "samples.npz")["x"])
+    assert (drawn[0] != drawn[1]).any()
+    assert (drawn[1] == drawn[2]).all()
+    for name, arguments, said in (
+        ("ddpm", ["truncation=0.5"], "only a GAN's latents"),
+        ("dcgan", ["truncation=0"], "truncation=0.0"),
+        ("dcgan", ["sampler=ddim"], "a GAN draws in one step"),
+    ):
+        assert call([str(runs / name), *arguments, f"out={tmp_path}"], monkeypatch) == 2
+        assert said in capsys.readouterr().err
+    folders = [run_dir(preflight("train", ["experiment=digits/dcgan", *more])) for more in ([], ["sampler=truncation"])]
+    assert folders[0] == folders[1]
 
 
 @pytest.mark.parametrize("name", ["flow_matching", "vae"])

@@ -2,6 +2,7 @@
 
 import colorsys
 import math
+from functools import cache
 from typing import Any
 
 import pytest
@@ -9,18 +10,22 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from genlab.adversarial.augment import Adaptive, Augmentation, DiffAugment
+from genlab.adversarial.augment import Adaptive, Augmentation, DiffAugment, Scheduled
 from genlab.adversarial.objectives import Hinge, LeastSquares, NonSaturating, Relativistic, Wasserstein
 from genlab.adversarial.pipe import Pipe, moved
 from genlab.config import preflight
-from genlab.data.augment import Resampled
+from genlab.data.augment import Drawn, Resampled, rotation
 from genlab.errors import GenlabError
 from genlab.instantiation import build
 
 
+@cache
+def composed(name: str) -> Any:
+    return preflight("train", ["model=dcgan", f"critic_augment={name}"]).critic_augment
+
+
 def ada(name: str = "ada", **changes: Any) -> Any:
-    config = preflight("train", ["model=dcgan", f"critic_augment={name}"]).critic_augment
-    return build(OmegaConf.merge(config, changes))
+    return build(OmegaConf.merge(composed(name), changes))
 
 
 def noise(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -161,11 +166,67 @@ def test_each_change_is_as_probable_as_p(p: float) -> None:
     assert abs(share - p / 2) < 4 * (p / 2 * (1 - p / 2) / 4000) ** 0.5
 
 
+def test_a_rotation_before_the_stretching_and_one_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either with probability p together, as published: R(a) S R(b) takes a place in the result to where it came from."""
+    torch.manual_seed(0)
+    pipe, p, n = ada(pipe={"geometric": {"aniso": 2.0}}).pipe, 0.5, 8000
+    drawn: list[Drawn] = []
+    monkeypatch.setattr(pipe.geometric, "apply", lambda x, d: drawn.append(d) or x)
+    pipe._move(torch.zeros(n, 1, 2, 2), torch.tensor(p))
+    ((angle, axis, aniso),) = [(d.angle, d.axis, d.aniso) for d in drawn]
+    still = ((angle == 0) & (axis == 0)).double().mean().item()
+    assert still == pytest.approx(1 - p, abs=4 * 0.5 / n**0.5)
+    either = 1 - math.sqrt(1 - p)
+    for turned in (axis != 0, (angle - axis).abs() > 1e-6):
+        assert turned.double().mean().item() == pytest.approx(either, abs=4 * 0.5 / n**0.5)
+    assert axis[axis != 0].abs().mean().item() == pytest.approx(math.pi / 2, rel=0.05)
+    before = angle - axis
+    r = (-0.2 * aniso).exp2()
+    expected = rotation(before) @ torch.diag_embed(torch.stack([r, 1 / r], dim=1)) @ rotation(axis)
+    alone = drawn[0]._replace(scale=torch.zeros(n), shift=torch.zeros(n, 2))
+    torch.testing.assert_close(pipe.geometric.inverse(alone, 2, 2)[:, :, :2], expected, rtol=0, atol=1e-5)
+
+
+def test_cutout_hides_a_square_of_half_the_side_as_often_as_asked_for() -> None:
+    torch.manual_seed(0)
+    pipe, n = blits(cutout=0.5).pipe, 6000
+    hidden = (pipe._hide(torch.ones(n, 1, 16, 16), torch.tensor(0.8)) == 0)[:, 0]
+    rows, columns = hidden.any(2).sum(1), hidden.any(1).sum(1)
+    assert torch.equal(hidden.sum((1, 2)), rows * columns)  # a rectangle
+    assert hidden.any(2).any(1).double().mean().item() == pytest.approx(0.4, abs=4 * 0.5 / n**0.5)
+    assert rows.max() == columns.max() == 8
+    # of a centre that is uniform over the side half of the square is outside for a quarter of the places at either end
+    assert rows[rows > 0].double().mean().item() == pytest.approx(16 * (0.5 - 2 * 0.25**2 / 2), rel=0.02)
+
+
+def test_colours_may_be_rarer_than_the_rest() -> None:
+    torch.manual_seed(0)
+    pipe, x, n = blits(color=0.5, brightness=1.0, contrast=0.0, saturation=0.0).pipe, noise(1, 1, 4, 4), 6000
+    pipe._blit = lambda x, p: x  # type: ignore[method-assign]
+    share = (pipe(x.expand(n, -1, -1, -1), torch.tensor(0.8)) != x).flatten(1).any(1).double().mean().item()
+    assert share == pytest.approx(1 - 0.6 * 0.8, abs=4 * 0.5 / n**0.5)  # brightness, or half of the luma flips
+
+
+def test_a_scheduled_probability_follows_progress_whatever_the_objective() -> None:
+    augment = ada("r3gan")
+    assert isinstance(augment, Scheduled)
+    x = noise(8, 3, 8, 8)
+    assert torch.equal(augment(x), x)  # p = 0, exactly
+    for seen, p in ((10_000_000, 0.275), (20_000_000, 0.55), (10**9, 0.55)):
+        augment.begin(seen)
+        assert augment.p.item() == pytest.approx(p)
+    assert not torch.equal(augment(x), x)
+    for objective in (NonSaturating(), Wasserstein(), Relativistic()):
+        augment.check(objective)
+    assert (augment.pipe.color, augment.pipe.cutout) == (0.5, 1.0)
+
+
 AUGMENTATIONS: dict[str, Augmentation] = {
     "color": DiffAugment(1.0, 0.0, 0.0),
     "translation": DiffAugment(0.0, 0.25, 0.0),
     "cutout": DiffAugment(0.0, 0.0, 0.5),
     "ada": ada(p=0.9),
+    "cutout of ada": ada(p=0.9, pipe={"cutout": 1.0}),
 }
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from genlab.adversarial.consistency import LatentConsistency
 from genlab.adversarial.objectives import NonSaturating
 from genlab.adversarial.penalties import (
     DRAGAN,
@@ -21,6 +22,7 @@ from genlab.adversarial.penalties import (
     ZeroCentred,
 )
 from genlab.errors import GenlabError
+from genlab.schedules import Cosine
 
 Shown = Callable[..., Any]
 
@@ -152,3 +154,17 @@ def test_what_makes_no_sense_is_refused(build: Callable[[], Penalty]) -> None:
 
 def test_penalties_of_the_slope_suit_every_objective() -> None:
     Sum({"lazy": Lazy(R1(1.0), 2), "gp": GradientPenalty(1.0)}).check(NonSaturating(), (1, 8, 8))
+
+
+def test_a_sum_follows_its_schedule(quadratic: Any, pair: Tensor, shown: Shown) -> None:
+    """In the critic's turn and the generator's, by images seen."""
+    penalty = Sum({"r1": R1(2.0), "apart": LatentConsistency(0.0, 1.0, 0.5)}, Cosine(1.0, 0.2, 1000))
+    seen = shown(quadratic, *pair)
+    whole = pair[0].square().flatten(1).sum(1).mean().item()
+    torch.manual_seed(0)
+    apart = penalty.generator(seen).item()
+    for images, factor in ((0, 1.0), (500, 0.6), (5000, 0.2)):
+        later = seen._replace(images_seen=images)
+        assert penalty.critic(later).item() == pytest.approx(factor * whole)
+        torch.manual_seed(0)
+        assert penalty.generator(later).item() == pytest.approx(factor * apart)
