@@ -122,6 +122,39 @@ def test_a_level_begins_as_its_prior_is_the_normal_one() -> None:
         assert level.prior[-1].weight.abs().max() == 0  # pyright: ignore
 
 
+def test_a_level_of_vdvae_against_its_formula() -> None:
+    """x + f + W z, then a residual block; prior and f of x, posterior of x beside the features."""
+    torch.manual_seed(0)
+    level = vdvae.Level(8, 3, 4, 1.0)
+    nn.init.normal_(level.prior[-1].weight)  # pyright: ignore
+    x, features, z = torch.randn(2, 8, 4, 4), torch.randn(2, 8, 4, 4), torch.randn(2, 3, 4, 4)
+    asked: list[Tensor | None] = []
+
+    def latent(p: Tensor, h: Tensor | None, eps: Tensor) -> Tensor:
+        asked.extend((p, h, eps))
+        return 2 * z
+
+    found = level(x, features, z, latent)
+    numbers = level.prior(x)
+    inner = x + numbers[:, 6:] + level.project(2 * z)
+    torch.testing.assert_close(found, inner + level.block(inner))
+    expected = numbers[:, :6], level.posterior(torch.cat([x, features], dim=1)), z
+    for a, b in zip(asked, expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_features_of_nvae_go_from_the_top_down() -> None:
+    """Those of the second level are what the last cells of the way up began with."""
+    up, _ = pair("nvae")
+    x = torch.randn(2, 1, 8, 8).double()
+    rows = [up.outer(up.stem(x))]  # pyright: ignore
+    for row in up.rows:  # pyright: ignore
+        rows.append(row(rows[-1]))
+    features = up(x)
+    for a, b in zip(features, (up.top(rows[3]), rows[2], rows[1]), strict=True):  # pyright: ignore
+        assert torch.equal(a, b)
+
+
 def test_cells_of_nvae_against_their_formula() -> None:
     torch.manual_seed(0)
     shrink, x = nvae.Shrink(4), torch.randn(2, 4, 6, 6)
