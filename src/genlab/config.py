@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,11 @@ def _check(config: DictConfig) -> None:
     for key in ("max_images", "batch", "accumulate", "devices", "num_nodes", "keep", "log_every"):
         if trainer[key] < 1:
             raise GenlabError(f"trainer.{key}={trainer[key]}: at least 1 is needed")
+    for name in trainer.requeue_signals:
+        if name not in signal.Signals.__members__ or name in ("SIGINT", "SIGTERM", "SIGKILL", "SIGSTOP"):
+            raise GenlabError(
+                f"trainer.requeue_signals: {name} is no signal that a job can be queued again by (SIGUSR1)"
+            )
     if config.evaluation.n < 0 or config.evaluation.batch < 1:
         raise GenlabError("evaluation.n must be 0 (no evaluation) or more, and evaluation.batch at least 1")
     if config.guidance is not None and "guidance" not in config.model:

@@ -4,12 +4,15 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from genlab.errors import GenlabError
+
+SPACE = "free some space, or set GENLAB_CACHE=FOLDER"
 
 
 def sha256(path: Path) -> str:
@@ -18,19 +21,38 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def place(path: Path, write: Callable[[BinaryIO], object]) -> str:
-    """Write a file beside its place, flush it to the disk and put it there in one step; its sha256."""
+def place(path: Path, write: Callable[[BinaryIO], object], remedy: str = SPACE) -> str:
+    """Write a file beside its place, flush it to the disk and put it there in one step; its sha256.
+
+    Raises GenlabError with the remedy for what the disk refuses, and leaves what was there.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with writing(path.parent), open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        digest = sha256(temporary)
-        os.replace(temporary, path)
+        with writing(path.parent, remedy):
+            with open(temporary, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            digest = sha256(temporary)
+            os.replace(temporary, path)
+            synchronize(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
     return digest
+
+
+def synchronize(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def unfinished(folder: Path) -> list[Path]:
+    """The temporary files that processes which were killed have left in a folder."""
+    return [path for path in folder.glob(".*") if re.fullmatch(r"\..+\.\d+", path.name)]
 
 
 @contextlib.contextmanager
@@ -49,11 +71,13 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path, remedy: str = SPACE) -> Iterator[None]:
     """What the disk refuses, as one line."""
     try:
         yield
     except OSError as error:
-        raise GenlabError(
-            f"cannot write in {folder} ({error.strerror}): free some space, or set GENLAB_CACHE=FOLDER"
-        ) from None
+        raise GenlabError(f"cannot write in {folder} ({error.strerror}): {remedy}") from None
+    except RuntimeError as error:  # as which torch's writer of archives hides what the disk said
+        if not isinstance(error.__context__, OSError):
+            raise
+        raise GenlabError(f"cannot write in {folder} ({error.__context__.strerror}): {remedy}") from None

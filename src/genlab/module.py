@@ -2,6 +2,7 @@
 
 import abc
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -16,7 +17,7 @@ from genlab.codec import Codec
 from genlab.data.source import Batch
 from genlab.errors import GenlabError
 from genlab.noise import NoiseStream
-from genlab.optimization import Optimization
+from genlab.optimization import Optimization, moving
 
 
 class Frame(NamedTuple):
@@ -52,8 +53,6 @@ class GenerativeModule(L.LightningModule, abc.ABC):
     """Over how many draws of a log-density, each with its own dequantization, its value is averaged."""
     averaged: tuple[str, ...]
     """The submodules that sampling uses: their running average is kept, and their calls are its cost."""
-    minimized: ClassVar[tuple[str, ...]] = ("loss",)
-    """The terms that optimizers minimize: a run ends where one of them is no longer a number."""
     judged_by: ClassVar[str | None] = None
     """Of a module that cannot draw, the held-out term that is a run's objective in place of its samples' scores."""
     reconstructs: ClassVar[bool] = False
@@ -77,6 +76,7 @@ class GenerativeModule(L.LightningModule, abc.ABC):
         self.flip = flip
         self.accumulate = 1  # in how many parts, one after the other, a batch gives its gradient
         self.grad_norms: dict[str, Tensor] = {}  # of this batch, each optimizer's before clipping
+        self.nonfinite: list[str] = []  # of this batch, where gradients were no numbers, in words
         self.images_seen = 0  # real images consumed by all ranks so far; kept by callbacks.budget
 
     @abc.abstractmethod
@@ -240,8 +240,20 @@ class GenerativeModule(L.LightningModule, abc.ABC):
     def configure_optimizers(self) -> Optimizer | list[Optimizer]:
         return self.optimizations[0].build(self.parameters())
 
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """∂loss/∂θ, times nan where the loss itself is no number, which all ranks see in the gradients that they share."""
+        value = loss.detach()
+        loss.backward(1 + (value - value), *args, **kwargs)
+
+    def on_train_start(self) -> None:
+        parameters = {id(p) for p in self.parameters()}
+        self._statistics = [t for t in self.state_dict(keep_vars=True).values() if id(t) not in parameters]
+        self._before = [t.clone() for t in self._statistics]
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        self.grad_norms = {}
+        self.grad_norms, self.nonfinite = {}, []
+        if self._statistics:
+            torch._foreach_copy_(self._before, self._statistics)  # pyright: ignore
         for optimization, optimizer in zip(self.optimizations, self.trainer.optimizers, strict=True):
             optimization.advance(optimizer, self.images_seen)
 
@@ -249,6 +261,24 @@ class GenerativeModule(L.LightningModule, abc.ABC):
         for i, (optimization, own) in enumerate(zip(self.optimizations, self.trainer.optimizers, strict=True)):
             if own is optimizer:
                 name = f"grad_norm/{i}" if len(self.optimizations) > 1 else "grad_norm"
-                self.grad_norms[name] = norm = optimization.clip(optimizer)
+                self.grad_norms[name] = norm = optimization.norm(optimizer)
                 if optimization.skip_norm is not None:
                     self.grad_norms["skipped"] = torch.tensor(float(optimization.skips(norm)))
+                if math.isfinite(norm.item()):
+                    optimization.clip(optimizer, norm)
+                else:
+                    self._skip(optimization, optimizer)
+
+    def _skip(self, optimization: Optimization, optimizer: Optimizer) -> None:
+        """Leave weights, optimizer and running statistics as they were before this batch, and remember what was wrong."""
+        names = {id(p): name for name, p in self.named_parameters()}
+        ours, wrong = [], []
+        for p in moving(optimizer):
+            ours.append(names[id(p)])
+            wrong += [] if p.grad.isfinite().all() else ours[-1:]
+        whole = os.path.commonpath([name.replace(".", "/") for name in ours]).replace("/", ".") or "the model"
+        first = f", first {wrong[0]}" if wrong else ""  # none where only their norm is too large for a number
+        self.nonfinite.append(f"{len(wrong)} of {len(ours)} gradients of {whole}{first}")
+        optimization.mend(optimizer)
+        if self._statistics:
+            torch._foreach_copy_(self._statistics, self._before)  # pyright: ignore

@@ -1,6 +1,7 @@
 """How weights move: the optimizer with its warm-up and clipping."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -13,9 +14,9 @@ class Optimization:
     """An optimizer whose learning rate rises linearly over `warmup_images`, and may fall again, and whose gradients are
     clipped by norm. `schedule` is a factor of the rate, and `beta2` stands for Adam's.
 
-    With `replace_nan` a gradient's nan becomes 0 and ±∞ becomes ±10⁵ before anything else, as in the code of Karras et al.
-    2022, arXiv:2206.00364. A step whose gradients are longer than `skip_norm`, or are no numbers, is left out, as in the
-    published code of Child 2021, arXiv:2011.10650; ranks agree on it, as they share their gradients.
+    Gradients that are no numbers move nothing. With `replace_nan` they do: nan becomes 0 and ±∞ becomes ±10⁵, as in the
+    code of Karras et al. 2022, arXiv:2206.00364. Nor do gradients longer than `skip_norm` move anything, as in the
+    published code of Child 2021, arXiv:2011.10650. Ranks agree on it, as they share their gradients.
     """
 
     def __init__(
@@ -60,22 +61,33 @@ class Optimization:
         left = (self.decay_images - images_seen) / max(1, self.decay_images - self.warmup_images)
         return lr * max(0.0, min(1.0, left))
 
-    def clip(self, optimizer: Optimizer) -> Tensor:
-        """Scale this optimizer's gradients down to `clip_norm`, if they are longer; () their common norm before that."""
-        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        gradients = [p.grad for p in parameters]
-        if self.replace_nan:
-            for gradient in gradients:
-                gradient.nan_to_num_(nan=0.0, posinf=1e5, neginf=-1e5)
-        norm = nn.utils.get_total_norm(gradients)
+    def norm(self, optimizer: Optimizer) -> Tensor:
+        """() the common norm of this optimizer's gradients."""
+        return nn.utils.get_total_norm([p.grad for p in moving(optimizer)])
+
+    def clip(self, optimizer: Optimizer, norm: Tensor) -> None:
+        """Scale its gradients, whose norm this is, down to `clip_norm`, if they are longer; leave none beyond `skip_norm`."""
         if self.skips(norm):
-            for parameter in parameters:
-                parameter.grad = None  # which optimizers pass over, their own averages with it
-            return norm
+            optimizer.zero_grad(set_to_none=True)  # optimizers pass over what has none, their own averages with it
+            return
         if self.clip_norm is not None:
-            nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
-        return norm
+            nn.utils.clip_grads_with_norm_(moving(optimizer), self.clip_norm, norm)
 
     def skips(self, norm: Tensor) -> bool:
         """Whether a step with gradients of this length is left out."""
         return self.skip_norm is not None and not bool(norm <= self.skip_norm)  # also where it is nan
+
+    def mend(self, optimizer: Optimizer) -> None:
+        """Of gradients whose norm is no number: leave none, so that the step moves neither weights nor the optimizer's own
+        state; or make numbers of them, where `replace_nan` says so."""
+        if not self.replace_nan:
+            optimizer.zero_grad(set_to_none=True)
+            return
+        for p in moving(optimizer):
+            p.grad.nan_to_num_(nan=0.0, posinf=1e5, neginf=-1e5)
+        self.clip(optimizer, self.norm(optimizer))
+
+
+def moving(optimizer: Optimizer) -> list[Any]:
+    """The parameters of an optimizer that have a gradient."""
+    return [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]

@@ -9,6 +9,9 @@ import platform
 import shutil
 import sys
 import time
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +20,23 @@ import yaml
 
 from genlab import __version__
 from genlab.errors import GenlabError
-from genlab.files import sha256
+from genlab.files import place, sha256, synchronize, unfinished, writing
 from genlab.provenance import code, environment
 from genlab.recorded import configuration, enclosed
 from genlab.redaction import redact
 
 BEST = "best-"  # how the name of the checkpoint begins that is kept for its score
+SPACE = "free some space, and the same command goes on from the last checkpoint"
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace a file as a whole, so that a reader or a crash never sees half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def jsonable(row: dict[str, Any]) -> str:
@@ -68,6 +75,8 @@ class Run:
         self._lock.truncate(0)
         self._lock.write(str(os.getpid()))
         self._lock.flush()
+        for left in (*unfinished(self.path), *unfinished(self.checkpoints)):
+            left.unlink(missing_ok=True)
 
     def unlock(self) -> None:
         """Let others have the directory."""
@@ -106,8 +115,7 @@ class Run:
 
     @property
     def status(self) -> dict[str, Any]:
-        path = self.path / "status.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
+        return _object(self.path / "status.json")
 
     def write_status(self, state: str, images_seen: int, max_images: int, **more: Any) -> None:
         """running, preempted, failed or finished, with what is needed to know where the numbers came from."""
@@ -124,12 +132,13 @@ class Run:
             "threads": torch.get_num_threads(),
             **more,
         }
-        write_atomically(self.path / "status.json", json.dumps(status, indent=1))
+        with writing(self.path, SPACE):
+            write_atomically(self.path / "status.json", json.dumps(status, indent=1))
 
-    def append(self, name: str, row: dict[str, Any]) -> None:
-        """One more line of history.jsonl or metrics.jsonl, flushed."""
-        with open(self.path / name, "a") as file:
-            file.write(jsonable(row) + "\n")
+    def append(self, name: str, *rows: dict[str, Any]) -> None:
+        """More lines of history.jsonl or metrics.jsonl, written in one piece."""
+        with writing(self.path, SPACE), open(self.path / name, "a") as file:
+            file.write("".join(jsonable(row) + "\n" for row in rows))
 
     def write_provenance(self, seed: int) -> None:
         """One more line of environment.jsonl, of this process, and the diff of its code in a file of that name."""
@@ -139,12 +148,21 @@ class Run:
         with open(self.path / "environment.jsonl", "a") as file:
             file.write(json.dumps({"seed": seed, **environment(), "code": state}) + "\n")
 
-    def rewind(self, images_seen: int) -> None:
-        """Drop the history after a checkpoint, which is about to be written again."""
-        path = self.path / "history.jsonl"
-        if path.is_file():
-            kept = [line for line in path.read_text().splitlines() if _seen(line) <= images_seen]
-            write_atomically(path, "".join(f"{line}\n" for line in kept))
+    def rewind(self, images_seen: int, undone: Sequence[str] = (), extended: bool = False) -> None:
+        """Drop the history after a checkpoint, which is about to be written again, and lines that a crash cut off.
+
+        At the checkpoint itself what is `undone` (the beginnings of its keys) is dropped too, and what was written for
+        the end of a run that is `extended` now.
+        """
+        _keep(self.path / "metrics.jsonl", lambda row: True)
+        _keep(
+            self.path / "history.jsonl",
+            lambda row: (
+                row.get("images_seen", math.inf) <= images_seen
+                and not (row.get("final") and extended)
+                and not (row["images_seen"] == images_seen and any(k.startswith(tuple(undone)) for k in row))
+            ),
+        )
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -161,19 +179,20 @@ class Run:
         return {n: digest for n, digest in sorted(self._manifest().items()) if n.startswith(BEST) == best}
 
     def _save(self, name: str, state: dict[str, Any], keep: int) -> Path:
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
-        path = self.checkpoints / name
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with open(temporary, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        best = name.startswith(BEST)
-        own = {**self._named(best), name: sha256(temporary)}
-        own = {n: own[n] for n in sorted(own)[-keep:]}
-        os.replace(temporary, path)
-        manifest = {**self._named(not best), **own}
-        write_atomically(self.checkpoints / "manifest.json", json.dumps(manifest, indent=1))
+        path, best = self.checkpoints / name, name.startswith(BEST)
+        with writing(self.path, SPACE):
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            if (self.path / "history.jsonl").is_file():  # no checkpoint is ahead of its history
+                synchronize(self.path / "history.jsonl")
+        needed = sum(t.untyped_storage().nbytes() for t in _tensors(state)) / 1e6
+        remedy = (
+            f"{name} takes {needed:.1f} MB, {shutil.disk_usage(self.checkpoints).free / 1e6:.1f} MB are free; {SPACE}"
+        )
+        own = {**self._named(best), name: place(path, lambda file: torch.save(state, file), remedy)}
+        manifest = self._named(not best) | {n: own[n] for n in sorted(own)[-keep:]}
+        place(
+            self.checkpoints / "manifest.json", lambda file: file.write(json.dumps(manifest, indent=1).encode()), SPACE
+        )
         for old in self.checkpoints.glob("*.pt"):
             if old.name not in manifest:
                 old.unlink()
@@ -181,21 +200,36 @@ class Run:
 
     def load_checkpoint(self, which: str = "last") -> dict[str, Any] | None:
         """The newest checkpoint whose sha256 is right, older ones with a warning; None if there has been none; of "best",
-        that one alone.
+        that one alone, and None if it is damaged.
 
-        Raises GenlabError if every one is damaged.
+        Where the manifest is lost, the checksums within the files must do. Raises GenlabError if every one is damaged.
         """
         manifest = self._named(which == "best")
         names = sorted(manifest, reverse=True)
+        if not names and (names := self._unlisted(which == "best")):
+            print(
+                f"genlab: {self.checkpoints}/manifest.json is lost: the files' own checksums must do", file=sys.stderr
+            )
         for name in names:
             path = self.checkpoints / name
-            if path.is_file() and sha256(path) == manifest[name]:
+            if path.is_file() and (sha256(path) == manifest[name] if name in manifest else _whole(path)):
                 return _loaded(path)
             rest = ": trying the one before" if name != names[-1] else ""
-            print(f"genlab: {path} is missing or damaged (sha256 differs){rest}", file=sys.stderr)
-        if names:
+            print(f"genlab: {path} is missing or damaged (its checksum differs){rest}", file=sys.stderr)
+        if names and which != "best":
             raise GenlabError(f"no checkpoint in {self.checkpoints} is intact: train again with force=true")
         return None
+
+    @property
+    def saved_images(self) -> int:
+        """How many images the newest checkpoint had seen."""
+        return max((int(Path(name).stem) for name in self._named(best=False)), default=0)
+
+    @property
+    def last_good(self) -> str:
+        """Where one would go on from, in words."""
+        names = sorted(self._named(best=False))
+        return f"the last good checkpoint is {self.checkpoints / names[-1]}" if names else "there is no checkpoint yet"
 
     @property
     def checkpoint_digest(self) -> str:
@@ -206,8 +240,11 @@ class Run:
         return manifest[max(manifest)]
 
     def _manifest(self) -> dict[str, str]:
-        path = self.checkpoints / "manifest.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
+        return _object(self.checkpoints / "manifest.json")
+
+    def _unlisted(self, best: bool) -> list[str]:
+        """The checkpoints of one kind that are there, the newest first."""
+        return sorted((p.name for p in self.checkpoints.glob("*.pt") if p.name.startswith(BEST) == best), reverse=True)
 
 
 def _loaded(path: Path) -> dict[str, Any]:
@@ -224,8 +261,38 @@ def _loaded(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def _seen(line: str) -> float:
+def _object(path: Path) -> dict[str, Any]:
+    """What a JSON file holds; nothing where it is missing or damaged."""
+    with suppress(OSError, ValueError):
+        value = json.loads(path.read_text())
+        return value if isinstance(value, dict) else {}
+    return {}
+
+
+def _keep(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
+    """Leave in a JSON-lines file the objects that are wanted, and no line that a crash cut off."""
+    if path.is_file():
+        kept = []
+        for line in path.read_text(errors="replace").splitlines():
+            with suppress(ValueError):
+                row = json.loads(line)
+                kept += [line] if isinstance(row, dict) and wanted(row) else []
+        with writing(path.parent, SPACE):
+            write_atomically(path, "".join(f"{line}\n" for line in kept))
+
+
+def _whole(path: Path) -> bool:
+    """Whether an archive holds what it held when it was written, by its own CRC-32."""
     try:
-        return json.loads(line)["images_seen"]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return math.inf  # a line that a crash cut off
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def _tensors(state: Any) -> Iterable[torch.Tensor]:
+    if isinstance(state, torch.Tensor):
+        yield state
+    elif isinstance(state, dict | list | tuple):
+        for part in state.values() if isinstance(state, dict) else state:
+            yield from _tensors(part)

@@ -58,7 +58,14 @@ class TrainerConfig:
     sample_every: int = 0
     evaluate_every: int = 0
     checkpoint_every: int = 0
+    checkpoint_minutes: float = 0.0  # also when so long ago was the last
     keep: int = 2
+    save_failures: int = 0  # checkpoints in a row that may fail to be written before that ends the run
+    skip_nonfinite: int = 10  # batches in a row that may be skipped since their loss or gradient is no number
+    timeout: float = 1800.0  # seconds that ranks wait for each other
+    requeue_signals: list[str] = field(
+        default_factory=lambda: ["SIGUSR1", "SIGUSR2"]
+    )  # of SLURM: save, and queue again
 
 
 @dataclass

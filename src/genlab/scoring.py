@@ -1,6 +1,5 @@
 """From a recorded configuration and weights to the rows of metrics.jsonl."""
 
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -56,7 +55,6 @@ class Scoring:
         weights: str,
         seconds: float,
         checkpoint: str = "last",
-        between: Callable[[], None] = lambda: None,
     ) -> list[dict[str, Any]]:
         """The rows for a module that was built from `recipe`, carries `weights` (the name of an average, or "raw") and took
         `seconds` to train."""
@@ -76,9 +74,7 @@ class Scoring:
         others = {} if not self.options["module_metrics"] else build(self.options["module_metrics"], self.trust)
         density = self.config["data"]["density"] and build(self.config["data"]["density"], self.trust)
         entropy = density.entropy if density else None
-        return score_model(
-            self.evaluator, module, protocol, seconds, between, others, entropy, self.options["likelihood"]
-        )
+        return score_model(self.evaluator, module, protocol, seconds, others, entropy, self.options["likelihood"])
 
     def protocol(self, n: int, **own: Any) -> Protocol:
         """The record of numbers about n samples; `own` are the fields that the model fills."""

@@ -2,31 +2,36 @@
 
 import logging
 import os
-import signal
 import sys
 import warnings
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from omegaconf import DictConfig, OmegaConf
 
+from genlab import processes, resuming
 from genlab.callbacks.budget import Budget, Clock
-from genlab.callbacks.checkpoint import Checkpoint
+from genlab.callbacks.checkpoint import Checkpoint, Resume
 from genlab.callbacks.ema import EMA
 from genlab.callbacks.evaluations import Evaluations
+from genlab.callbacks.finite import Finite
 from genlab.callbacks.guard import Guard, Preempted
 from genlab.callbacks.history import History
+from genlab.callbacks.occasion import Occasion
 from genlab.callbacks.progress import Report
 from genlab.callbacks.samples import Samples, count, frames, reconstructions
 from genlab.callbacks.validation import Validation
 from genlab.data.datamodule import DataModule
 from genlab.errors import GenlabError
 from genlab.evaluation.banks import gathered, ranks
+from genlab.failures import explained
 from genlab.instantiation import build
 from genlab.launched import leader, local_rank
 from genlab.module import GenerativeModule
@@ -45,13 +50,15 @@ warnings.filterwarnings("ignore", module="lightning")
 def train(config: DictConfig, folder: Path) -> float | None:
     """Train what is left of the budget, score, and return the first metric; None if there is none.
 
-    Raises GenlabError in one line for what the user can mend; exits with 128 + the signal that stopped it.
+    Raises GenlabError in one line for what the user can mend; exits with 143, or 130 after SIGINT, where a signal stopped it.
     """
     run, first = Run(folder), leader()
     report = Report(folder, f"{config.data.name}/{config.model_name} s{config.seed}", config.trainer.max_images)
-    session = Session(config, run, report, first)
     if first:
         run.lock()
+    else:
+        processes.follow()
+    session = Session(config, run, report, first)
     try:
         if first and config.force:
             run.clear()
@@ -61,17 +68,15 @@ def train(config: DictConfig, folder: Path) -> float | None:
             print(f"genlab: already finished: {folder} (force=true trains again)")
             return status["objective"]
         session.build()
-        try:
-            return session.train()
-        except SIGTERMException:  # in the moment before Guard takes the signal back from Lightning, which exits with 0
-            raise Preempted(signal.SIGTERM) from None
+        return session.train()
     except Preempted as stop:
-        session.end("preempted", str(stop), exit_code=stop.exit_code)
-        print(f"genlab: {stop} at {session.images_seen} images; the same command continues", file=sys.stderr)
-        sys.exit(stop.exit_code)
+        session.preempted(stop)
+        sys.exit(stop.exit_code if first else 0)  # of the first rank's alone: Lightning kills all for another's
     except BaseException as error:
-        session.end("failed", str(error) if isinstance(error, GenlabError) else f"{type(error).__name__}: {error}")
-        raise
+        told = session.failed(error)
+        if told is error:
+            raise
+        raise told from error
     finally:
         session.close()
 
@@ -80,19 +85,20 @@ class Session:
     """The objects of one training process."""
 
     module: GenerativeModule
-    guard: Guard
-    built = False
+    built = owing = False
 
     def __init__(self, config: DictConfig, run: Run, report: Report, leader: bool):
         plain: Any = OmegaConf.to_container(config, resolve=True)
         self.config, self.plain = config, {key: value for key, value in plain.items() if key != "hydra"}
         self.run, self.report, self.leader = run, report, leader
-        self.clock = Clock()
+        self.clock, self.finite = Clock(), Finite(run, config.trainer.skip_nonfinite)
+        self.guard = Guard(config.trainer.requeue_signals, leader)
+        self.launcher: _SubprocessScriptLauncher | None = None
         self.tracker: Tracker = Nothing()  # until the model stands
 
     @property
     def images_seen(self) -> int:
-        return self.module.images_seen if self.built else 0
+        return self.module.images_seen if self.built else self.run.status.get("images_seen", 0)
 
     def finished(self) -> bool:
         """Whether nothing is left to do: trained to the budget, and scored as the configuration asks."""
@@ -123,46 +129,55 @@ class Session:
         self.data = DataModule(self.source, options.batch, *budget)
         # with force the others may be here before the first has cleared the folder
         state = self.run.load_checkpoint() if self.leader or not self.config.force else None
+        here = resuming.conditions(options, self.device)
         if state is not None:
+            going_on = state["images_seen"] < options.max_images
+            resuming.check(state["conditions"], here, state["images_seen"], tell=self.leader and going_on)
             adopt(self.module, state["state_dict"], str(self.run.path))
             self.ema.restore(state["averages"])
             self.module.images_seen, self.clock.seconds = state["images_seen"], state["seconds"]
+            self.owing = state["owing"]
         self.tracker = build(redact(self.plain["logger"])) if self.leader else Nothing()
         if self.config.evaluation.n and self.module.judged_by is None:
             self.scoring  # noqa: B018 - an extractor that cannot be had is heard of before training, and not after it
-        self.guard, self.callbacks = self._callbacks(state)
+        self.callbacks = self._callbacks(state, here)
         self.built = True
         if self.leader:
-            self.run.rewind(self.images_seen)
+            undone = [occasion.prefix for occasion in self.occasions if occasion.owed(self.images_seen)]
+            self.run.rewind(self.images_seen, undone, self.images_seen < options.max_images)
             self.run.write_config(self.plain)
             self.run.write_provenance(self.config.seed)
-            self.status("running")
+            self.status("running", self.images_seen)
             self.tracker.start(self.run.path, redact(self.plain), "train")
 
-    def _callbacks(self, state: dict[str, Any] | None) -> tuple[Guard, list[L.Callback]]:
-        options, seed, run = self.config.trainer, self.config.seed, self.run
-        own = [self.ema, Budget(seed, options.batch), self.clock]
-        checkpoint = Checkpoint(run, self.ema, self.clock, options.batch, options.checkpoint_every, options.keep, state)
-        guard = Guard(checkpoint)
-        if not self.leader:
-            # the other ranks restore, score and stop with the first, and write nothing
-            return guard, [*own, Follower(checkpoint), *self._evaluations(checkpoint, None, guard), guard]
-        history = History(run, self.tracker, self.clock, options.batch, options.log_every, self.images_seen)
-        pictures = options.sample_every if self.module.judged_by is None or self.module.reconstructs else 0
-        held_out = self.source.split("test")
-        samples = Samples(run, self.tracker, self.ema, self.clock, seed, options.batch, pictures, held_out.x)
-        validation = Validation(held_out, history, self.ema, self.clock, seed, options.batch, options.validate_every)
-        self.validation = validation
-        scores = self._evaluations(checkpoint, history, guard)
-        return guard, [*own, history, validation, samples, checkpoint, *scores, guard, self.report]
+    def _callbacks(self, state: dict[str, Any] | None, here: dict[str, Any]) -> list[L.Callback]:
+        options, run = self.config.trainer, self.run
+        own = [Resume(state), self.ema, Budget(self.config.seed, options.batch), self.clock, self.finite]
+        kept = (self.guard, self.ema, self.clock, options.batch)
+        checkpoint = Checkpoint(run, self.ema, self.clock, self.guard, options, here, state)
+        if self.leader:
+            history = History(run, self.tracker, self.clock, options.batch, options.log_every, self.images_seen)
+            pictures = options.sample_every if self.module.judged_by is None or self.module.reconstructs else 0
+            held_out = self.source.split("test")
+            samples = Samples(run, self.tracker, self.config.seed, held_out.x, *kept, pictures)
+            self.validation = Validation(held_out, history, self.config.seed, *kept, options.validate_every)
+            self.occasions = [self.validation, samples, *self._evaluations(checkpoint, history)]
+            checkpoint.occasions = self.occasions
+            callbacks = [*own, history, *self.occasions, checkpoint, self.guard, self.report]
+        else:  # the other ranks restore, score and stop with the first, and write nothing
+            callbacks = [*own, *self._evaluations(checkpoint, None), self.guard]
+        for callback in callbacks:
+            if state is not None and callback.state_key in state["callbacks"]:
+                callback.load_state_dict(state["callbacks"][callback.state_key])
+        return callbacks
 
-    def _evaluations(self, checkpoint: Checkpoint, history: History | None, guard: Guard) -> list[L.Callback]:
-        every, evaluation = self.config.trainer.evaluate_every, self.config.evaluation
-        if not every or not evaluation.n or self.module.judged_by is not None:
+    def _evaluations(self, checkpoint: Checkpoint, history: History | None) -> list[Occasion]:
+        options, evaluation = self.config.trainer, self.config.evaluation
+        if not options.evaluate_every or not evaluation.n or self.module.judged_by is not None:
             return []
         n = evaluation.during or evaluation.n
-        kept = (self.config.trainer.batch, self.ema, self.clock, checkpoint, history)
-        return [Evaluations(self.scoring, n, evaluation.monitor, every, *kept, lambda: bool(guard.signum))]
+        kept = (self.guard, self.ema, self.clock, options.batch, options.evaluate_every)
+        return [Evaluations(self.scoring, n, evaluation.monitor, checkpoint, history, *kept)]
 
     @cached_property
     def scoring(self) -> Scoring:
@@ -176,8 +191,8 @@ class Session:
 
     def train(self) -> float | None:
         """Fit, then draw and score with the averaged weights; what cannot draw has the last validation as its score."""
-        if self.images_seen < self.config.trainer.max_images:
-            self.trainer().fit(self.module, self.data)
+        if self.images_seen < self.config.trainer.max_images or self.owing:
+            self.fit()
         self.module.to(self.device)  # Lightning leaves it on the CPU
         objective, judge = None, self.module.judged_by
         with self.ema.applied():
@@ -190,10 +205,21 @@ class Session:
         self.end("finished", None, objective)
         return objective
 
+    def fit(self) -> None:
+        """Lightning's loop, of which signals and processes are our own matter."""
+        trainer = self.trainer()
+        if self.leader and isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
+            os.environ[processes.LEADER] = str(os.getpid())
+            self.launcher = trainer.strategy.launcher
+        # its handler of SIGTERM saves nothing, talks to other ranks from within, and ends with exit code 0
+        trainer._signal_connector.register_signal_handlers = lambda: None
+        trainer.fit(self.module, self.data)
+
     def trainer(self) -> L.Trainer:
         options = self.config.trainer
         # a GAN's steps each leave half of the parameters out
-        ddp = DDPStrategy(find_unused_parameters=not self.module.automatic_optimization)
+        unused = not self.module.automatic_optimization
+        ddp = DDPStrategy(find_unused_parameters=unused, timeout=timedelta(seconds=options.timeout))
         return L.Trainer(
             max_epochs=1,
             accelerator=options.accelerator,
@@ -226,64 +252,73 @@ class Session:
         picture(shown).save(self.run.samples / "final.png")
         picture(held_out[:n]).save(self.run.samples / "data.png")
         self.tracker.picture("samples", self.run.samples / "final.png", self.module.images_seen)
-        self.guard.check()
 
     def _evaluate(self) -> float | None:
         """Score the module as it stands, and before it the best checkpoint that training kept, if that is another one."""
         self.report.phase("evaluating", self.images_seen)
-        best = self.run.load_checkpoint("best") if self.leader else None
+        best, earlier = self.run.load_checkpoint("best") if self.leader else None, []
         if any(gathered({ranks()[0]: best is not None and best["images_seen"] != self.images_seen}).values()):
-            self._score_best(best or self.run.load_checkpoint("best"))
-        rows = self.scoring.module(self.module, self.plain["model"], "ema", self.clock.seconds, between=self._between)
+            earlier = self._score_best(best or self.run.load_checkpoint("best"))
+        rows = self.scoring.module(self.module, self.plain["model"], "ema", self.clock.seconds)
         if not self.leader:
             return None
-        for row in rows:
-            self.run.append("metrics.jsonl", row)
+        self.run.append("metrics.jsonl", *earlier, *rows)  # together, so that a run that is stopped repeats none
+        self.tracker.summarize({f"best/{row['metric']}": row["value"] for row in earlier})
         self.tracker.summarize({row["metric"]: row["value"] for row in rows})
         self.tracker.summarize({"protocol": rows[0]["protocol"]})
         return rows[0]["value"]
 
-    def _score_best(self, state: dict[str, Any] | None) -> None:
+    def _score_best(self, state: dict[str, Any] | None) -> list[dict[str, Any]]:
         assert state is not None, "the first rank has read it"
         module = build(self.config.model)
         average = {name.replace("/", "."): value for name, value in state["averages"]["ema"].items()}
         adopt(module, state["state_dict"] | average, str(self.run.path))
         module.to(self.device).images_seen = state["images_seen"]
-        rows = self.scoring.module(module, self.plain["model"], "ema", state["seconds"], "best", self._between)
-        for row in rows if self.leader else []:
-            self.run.append("metrics.jsonl", row)
-        if self.leader:
-            self.tracker.summarize({f"best/{row['metric']}": row["value"] for row in rows})
+        return self.scoring.module(module, self.plain["model"], "ema", state["seconds"], "best")
 
-    def _between(self) -> None:
-        """A signal ends the scoring of one rank; of several, which wait for each other, only all of it."""
-        if ranks()[1] == 1:
-            self.guard.check()
+    @property
+    def others(self) -> list[Popen]:
+        """The processes of the ranks that this one has started."""
+        return [] if self.launcher is None else self.launcher.procs
 
-    def status(self, state: str, **more: Any) -> None:
+    def status(self, state: str, images: int, **more: Any) -> None:
         served = self.data.served if self.built else None  # where the training data lay
-        self.run.write_status(
-            state, self.images_seen, self.config.trainer.max_images, seconds=self.clock.seconds, served=served, **more
-        )
+        more |= {"seconds": self.clock.seconds, "served": served, "nonfinite": self.finite.total}
+        self.run.write_status(state, images, self.config.trainer.max_images, **more)
 
-    def end(self, state: str, why: str | None, objective: float | None = None, exit_code: int = 1) -> None:
+    def end(
+        self, state: str, why: str | None, objective: float | None = None, images: int | None = None, exit_code: int = 1
+    ) -> None:
         """Write how the run ended, wherever anybody looks for it."""
         if self.leader:
-            self.status(state, why=why, objective=objective)
-            self.report.phase(state, self.images_seen, objective=objective, why=why)
+            images = self.images_seen if images is None else images
+            self.status(state, images, why=why, objective=objective)
+            self.report.phase(state, images, objective=objective, why=why)
             self.tracker.finish(0 if state == "finished" else exit_code)
 
+    def preempted(self, stop: Preempted) -> None:
+        """Go, with the other ranks and a word of where from the same command goes on; back into the queue if there is one."""
+        if self.leader:
+            processes.end(self.others, 0)
+            images = self.run.saved_images if stop.at_once else self.images_seen
+            self.end("preempted", str(stop), images=images, exit_code=stop.exit_code)
+            print(f"genlab: {stop} at {images} images; the same command continues", file=sys.stderr)
+            self.guard.requeue(stop.signum)
+
+    def failed(self, error: BaseException) -> BaseException:
+        """Record it, and return what the user is to be told."""
+        told = explained(error, self.config.trainer, self.run, self.others)
+        processes.end(self.others, 0)
+        try:
+            self.end("failed", str(told) if isinstance(told, GenlabError) else f"{type(told).__name__}: {told}")
+        except GenlabError as second:  # a full disk, say, which may be what is told already
+            print(f"genlab: {second}", file=sys.stderr)
+        return told
+
     def close(self) -> None:
-        """Give the directory, the signals and the terminal back."""
+        """Give the directory, the signals and the terminal back, and leave no rank behind."""
+        processes.end(self.others, 30)
         if self.leader:
             self.run.unlock()
-        if self.built:
-            self.guard.release()
+        self.guard.release()
         self.report.stop()
-
-
-class Follower(L.Callback):
-    """On the ranks that write nothing: restores the optimizers as the first rank does."""
-
-    def __init__(self, checkpoint: Checkpoint):
-        self.on_train_start = checkpoint.on_train_start

@@ -1,45 +1,99 @@
-"""Checkpoints at a cadence of images and at the end; all that a run needs to go on exactly."""
+"""Checkpoints at a cadence of images or of minutes, at the end and when a run is stopped; all that it needs to go on exactly."""
 
+import sys
+import time
 from typing import Any
 
 import lightning as L
 import torch
+from omegaconf import DictConfig
 
 from genlab import __version__
 from genlab.callbacks.budget import Clock, due
 from genlab.callbacks.ema import EMA
+from genlab.callbacks.guard import Guard, Preempted
+from genlab.callbacks.occasion import Occasion
 from genlab.errors import GenlabError
 from genlab.module import GenerativeModule
 from genlab.run import Run
 
 
-class Checkpoint(L.Callback):
-    """Saves raw weights, averages, optimizers and progress; random numbers need no state, they are keyed by it."""
+class Resume(L.Callback):
+    """Gives the optimizers their state back, on every rank. They exist only now; the weights were restored before the fit."""
 
-    def __init__(
-        self, run: Run, ema: EMA, clock: Clock, batch: int, every: int, keep: int, state: dict[str, Any] | None
-    ):
-        self.run, self.ema, self.clock = run, ema, clock
-        self.batch, self.every, self.keep, self.state = batch, every, keep, state
-        self.best: dict[str, Any] | None = None if state is None else state["best"]
+    def __init__(self, state: dict[str, Any] | None):
+        self.state = state
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Restore the optimizers; they exist only now. The weights were restored before the fit."""
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.state is not None:
             for optimizer, state in zip(trainer.optimizers, self.state["optimizers"], strict=True):
                 optimizer.load_state_dict(state)
-            self.state = None
+        self.state = None
+
+
+class Checkpoint(L.Callback):
+    """Saves raw weights, averages, optimizers and progress; random numbers need no state, they are keyed by it.
+
+    Of `trainer.save_failures` checkpoints in a row that cannot be written the run is only told; one more ends it.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        ema: EMA,
+        clock: Clock,
+        guard: Guard,
+        options: DictConfig,
+        conditions: dict[str, Any],
+        state: dict[str, Any] | None,
+    ):
+        self.run, self.ema, self.clock, self.guard = run, ema, clock, guard
+        self.conditions = conditions
+        self.occasions: list[
+            Occasion
+        ] = []  # of which some may be owed when it saves; they need it before it can know them
+        self.batch, self.every, self.keep = options.batch, options.checkpoint_every, options.keep
+        self.seconds, self.tolerated = 60 * options.checkpoint_minutes, options.save_failures
+        self.best: dict[str, Any] | None = None if state is None else state["best"]
+        self.saved = None if state is None else state["images_seen"]
+        self.since, self.failures = time.monotonic(), 0
 
     def on_train_batch_end(self, trainer: L.Trainer, module: GenerativeModule, *_: Any) -> None:  # pyright: ignore
-        if due(module.images_seen, self.batch, self.every) or trainer.is_last_batch:
+        late = self.seconds > 0 and time.monotonic() - self.since > self.seconds
+        if not (late or due(module.images_seen, self.batch, self.every) or trainer.is_last_batch):
+            return
+        self._check(module)
+        self.since = time.monotonic()
+        try:
             self.save(trainer, module)
-            self.clock.mark()
+            self.failures = 0
+        except GenlabError as error:
+            self.failures += 1
+            if trainer.is_last_batch or self.failures > self.tolerated:
+                raise
+            print(f"genlab: warning at {module.images_seen} images: {error}", file=sys.stderr)
+        self.clock.mark()
+
+    def on_exception(self, trainer: L.Trainer, module: GenerativeModule, exception: BaseException) -> None:  # pyright: ignore
+        """What goes wrong between two batches costs none of them."""
+        if not self.guard.whole or (isinstance(exception, Preempted) and exception.at_once):
+            return
+        try:
+            self._check(module)
+            self.save(trainer, module)
+        except GenlabError as error:  # the user is told of the exception itself, too
+            print(f"genlab: {error}", file=sys.stderr)
 
     def save(self, trainer: L.Trainer, module: GenerativeModule) -> None:
-        """Write one now; raises GenlabError rather than keep weights that are not numbers."""
-        self._check(module)
-        optimizers = [optimizer.state_dict() for optimizer in trainer.optimizers]
-        self.run.save_checkpoint({**self._state(module), "optimizers": optimizers}, module.images_seen, self.keep)
+        """Write one now, unless this very state is written already."""
+        if self.saved != module.images_seen:
+            optimizers = [optimizer.state_dict() for optimizer in trainer.optimizers]  # pyright: ignore
+            callbacks = {c.state_key: state for c in trainer.callbacks if (state := c.state_dict())}  # pyright: ignore
+            with self.ema.raw():
+                state = {**self._state(module), "optimizers": optimizers, "callbacks": callbacks}
+                state["owing"] = any(occasion.owed(module.images_seen) for occasion in self.occasions)
+                self.run.save_checkpoint(state, module.images_seen, self.keep)
+            self.saved = module.images_seen
 
     def save_best(self, module: GenerativeModule, metric: str, value: float) -> None:
         """Write one that is the best so far by a metric; it is for scoring, and nothing goes on from it."""
@@ -51,7 +105,7 @@ class Checkpoint(L.Callback):
         if not torch.isfinite(torch.nn.utils.get_total_norm(list(module.parameters()))):
             raise GenlabError(
                 f"the weights are no longer finite at {module.images_seen} images: try a lower optimizer.lr; "
-                f"the last good checkpoint is in {self.run.checkpoints}"
+                f"{self.run.last_good}"
             )
 
     def _state(self, module: GenerativeModule) -> dict[str, Any]:
@@ -62,4 +116,5 @@ class Checkpoint(L.Callback):
             "state_dict": module.state_dict(),
             "averages": self.ema.state(),
             "best": self.best,
+            "conditions": self.conditions,
         }

@@ -30,8 +30,9 @@ class EMA(L.Callback):
         }
         for shadow in self.shadows.values():
             shadow.requires_grad_(False)
+        self.swapped = False
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # listed once: walking the modules for every batch would cost as much as the average itself
         self.weights = [p.data for m in self.live for p in m.parameters()]
         buffers = [b for m in self.live for b in m.buffers()]
@@ -57,7 +58,20 @@ class EMA(L.Callback):
         finally:
             self._swap()
 
+    @contextmanager
+    def raw(self) -> Iterator[None]:
+        """Within, the module carries the raw weights, and the shadows the averaged ones, wherever this is called."""
+        if not self.swapped:
+            yield
+            return
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
     def _swap(self) -> None:
+        self.swapped = not self.swapped
         for shadow, live in zip(self.shadows["ema"].values(), self.live, strict=True):
             for s, p in zip(shadow.parameters(), live.parameters(), strict=True):
                 s.data, p.data = p.data, s.data

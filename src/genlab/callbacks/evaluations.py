@@ -2,17 +2,14 @@
 
 import math
 import time
-from collections.abc import Callable
 from typing import Any
 
 import lightning as L
-import torch
 
 from genlab.better import badness
-from genlab.callbacks.budget import Clock, due
 from genlab.callbacks.checkpoint import Checkpoint
-from genlab.callbacks.ema import EMA
 from genlab.callbacks.history import History
+from genlab.callbacks.occasion import Occasion
 from genlab.config import near
 from genlab.errors import GenlabError
 from genlab.evaluation.evaluator import Score
@@ -20,55 +17,35 @@ from genlab.module import GenerativeModule
 from genlab.scoring import Scoring
 
 
-class Interrupted(Exception):
-    """A signal came while samples were scored."""
-
-
-class Evaluations(L.Callback):
+class Evaluations(Occasion):
     """eval/* in the history, of n samples that are always of the same noise; every rank draws and scores its share.
 
-    Training goes on as if nothing had happened: its random numbers are keyed by the batch. A signal ends the scoring at
-    once, and that point of the curve is then missing in the resumed run.
+    Training goes on as if nothing had happened: its random numbers are keyed by the batch.
     """
+
+    prefix = "eval/"
 
     def __init__(
         self,
         scoring: Scoring,
         n: int,
         monitor: str | None,
-        every: int,
-        batch: int,
-        ema: EMA,
-        clock: Clock,
         checkpoint: Checkpoint,
         history: History | None,
-        signalled: Callable[[], bool],
+        *kept: Any,
     ):
-        self.scoring, self.n, self.monitor, self.every, self.batch = scoring, n, monitor, every, batch
-        self.ema, self.clock, self.checkpoint, self.history, self.signalled = ema, clock, checkpoint, history, signalled
+        super().__init__(*kept)
+        self.scoring, self.n, self.monitor = scoring, n, monitor
+        self.checkpoint, self.history = checkpoint, history
 
-    def on_train_batch_end(self, trainer: L.Trainer, module: GenerativeModule, *_: Any) -> None:  # pyright: ignore
-        if not due(module.images_seen, self.batch, self.every):
-            return
+    def act(self, trainer: L.Trainer, module: GenerativeModule) -> None:
         started = time.perf_counter()
-
-        def between() -> None:
-            if trainer.world_size == 1 and self.signalled():  # the ranks of several stop after the batch, together
-                raise Interrupted
-
-        try:
-            with self.ema.applied(), torch.no_grad():
-                scores = self.scoring.evaluator.quick(module, self.n, between)
-        except Interrupted:
-            return
-        finally:
-            module.train()
-            self.clock.mark()
+        with self.averaged():
+            scores = self.scoring.evaluator.quick(module, self.n)
         if self.history is not None:
             row = {f"eval/{name}": score.row["value"] for name, score in scores.items()}
             self.history.write(module, {**row, "eval/seconds": time.perf_counter() - started})
             self._keep(module, scores)
-            self.clock.mark()
 
     def _keep(self, module: GenerativeModule, scores: dict[str, Score]) -> None:
         """A checkpoint, if this is the best by now."""

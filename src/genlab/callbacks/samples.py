@@ -8,8 +8,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from genlab.callbacks.budget import Clock, due
-from genlab.callbacks.ema import EMA
+from genlab.callbacks.occasion import Occasion
 from genlab.errors import GenlabError
 from genlab.module import Frame, GenerativeModule
 from genlab.noise import NoiseStream, key
@@ -46,20 +45,21 @@ def count(module: GenerativeModule) -> int:
     return 64 if len(module.shape) > 1 or module.discrete else 2000
 
 
-class Samples(L.Callback):
+class Samples(Occasion):
     """samples/<images seen>.png at a cadence of images, with the averaged weights; reconstructions of what has no samples."""
 
-    def __init__(
-        self, run: Run, tracker: Tracker, ema: EMA, clock: Clock, seed: int, batch: int, every: int, held_out: Tensor
-    ):
-        self.run, self.tracker, self.ema, self.clock = run, tracker, ema, clock
-        self.seed, self.batch, self.every, self.held_out = seed, batch, every, held_out
+    prefix = "samples"
 
-    def on_train_batch_end(self, trainer: L.Trainer, module: GenerativeModule, *_: Any) -> None:  # pyright: ignore
-        if not due(module.images_seen, self.batch, self.every) or trainer.is_last_batch:  # the last is final.png
-            return
+    def __init__(self, run: Run, tracker: Tracker, seed: int, held_out: Tensor, *kept: Any):
+        super().__init__(*kept)
+        self.run, self.tracker, self.seed, self.held_out = run, tracker, seed, held_out
+
+    def wanted(self, trainer: L.Trainer, module: GenerativeModule) -> bool:
+        return super().wanted(trainer, module) and not trainer.is_last_batch  # that is final.png
+
+    def act(self, trainer: L.Trainer, module: GenerativeModule) -> None:
         try:
-            with self.ema.applied():
+            with self.averaged():
                 shown = self._shown(module)
         except GenlabError as error:  # a picture is not worth a run
             print(f"genlab: no picture at {module.images_seen} images: {error}", file=sys.stderr)
@@ -68,7 +68,6 @@ class Samples(L.Callback):
         path = self.run.samples / f"{module.images_seen:09d}.png"
         picture(shown).save(path)
         self.tracker.picture("samples", path, module.images_seen)
-        self.clock.mark()
 
     def _shown(self, module: GenerativeModule) -> Tensor:
         if module.reconstructs:

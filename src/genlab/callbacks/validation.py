@@ -5,37 +5,43 @@ from typing import Any
 import lightning as L
 import torch
 
-from genlab.callbacks.budget import Clock, due
-from genlab.callbacks.ema import EMA
 from genlab.callbacks.history import History, Means
+from genlab.callbacks.occasion import Occasion
 from genlab.data.loader import SequentialLoader
 from genlab.data.source import Batch
 from genlab.module import GenerativeModule
 from genlab.noise import key
 
 
-class Validation(L.Callback):
+class Validation(Occasion):
     """val/* in the history. Not Lightning's own loop, whose cadence starts anew whenever a run is resumed."""
 
-    def __init__(self, data: Batch, history: History, ema: EMA, clock: Clock, seed: int, batch: int, every: int):
-        self.data, self.history, self.ema, self.clock = data, history, ema, clock
-        self.seed, self.batch, self.every = seed, batch, every
+    prefix = "val/"
+
+    def __init__(self, data: Batch, history: History, seed: int, *kept: Any):
+        super().__init__(*kept)
+        self.data, self.history, self.seed = data, history, seed
         self.last: dict[str, float] = {}
 
-    def on_train_batch_end(self, trainer: L.Trainer, module: GenerativeModule, *_: Any) -> None:  # pyright: ignore
-        final = trainer.is_last_batch and module.judged_by is not None
-        if not final and not due(module.images_seen, self.batch, self.every):
-            return
+    def wanted(self, trainer: L.Trainer, module: GenerativeModule) -> bool:
+        return super().wanted(trainer, module) or (trainer.is_last_batch and module.judged_by is not None)
+
+    def act(self, trainer: L.Trainer, module: GenerativeModule) -> None:
         means = Means()
         module.eval()
-        with self.ema.applied(), torch.no_grad():
+        with self.averaged():
             for k, batch in enumerate(SequentialLoader(self.data, self.batch)):
                 torch.manual_seed(key(self.seed, "validation", k))
                 moved = module.transfer_batch_to_device(batch, module.device, 0)
                 with trainer.precision_plugin.forward_context():
                     means.add(module.validation_step(moved, k))
         means.add(module.validated())
-        module.train()
         self.last = means.take("val")
-        self.history.write(module, self.last)
-        self.clock.mark()
+        self.history.write(module, self.last, final=not super().wanted(trainer, module))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "last": self.last}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.last = state_dict["last"]

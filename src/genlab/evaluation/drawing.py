@@ -1,7 +1,7 @@
 """Samples of a model in batches, and what they cost."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -33,10 +33,8 @@ class Cost:
 
 
 @torch.no_grad()
-def drawn(
-    module: GenerativeModule, n: int, batch: int, seed: int, cost: Cost, between: Callable[[], None] = lambda: None
-) -> Iterator[Chunk]:
-    """This rank's share of samples 0, ..., n - 1 of a seed, the same whatever the batch; `between` is called after each."""
+def drawn(module: GenerativeModule, n: int, batch: int, seed: int, cost: Cost) -> Iterator[Chunk]:
+    """This rank's share of samples 0, ..., n - 1 of a seed, the same whatever the batch."""
     module.eval()
     for first, count in mine(n, batch):
         stream = NoiseStream(key(seed, "evaluation"), first, module.device)
@@ -55,4 +53,3 @@ def drawn(
                 "the samples hold nan or inf: the weights or the sampler have diverged, so there is no score"
             )
         yield Chunk(first, x, y)
-        between()

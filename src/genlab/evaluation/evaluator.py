@@ -136,9 +136,9 @@ class Evaluator:
             print(f"genlab: {error}", file=sys.stderr)
         self._told.add(str(error))
 
-    def quick(self, module: GenerativeModule, n: int, between: Callable[[], None]) -> dict[str, Score]:
+    def quick(self, module: GenerativeModule, n: int) -> dict[str, Score]:
         """Every metric of n samples of a module as it stands, at the cost of nothing else."""
-        return self.score([drawn(module, n, self.batch, self.seed, Cost(), between)], n)
+        return self.score([drawn(module, n, self.batch, self.seed, Cost())], n)
 
     # ------------------------------------------------------------------ what a value is held against
 

@@ -22,20 +22,19 @@ def score_model(
     module: GenerativeModule,
     protocol: Callable[[float], Protocol],
     seconds: float,
-    between: Callable[[], None] = lambda: None,
     others: dict[str, ModuleMetric] | None = None,
     entropy: float | None = None,
     likelihood: bool = True,
 ) -> list[Row]:
     """One row of metrics.jsonl for each metric, likelihood and cost of the module as it stands.
 
-    `protocol` makes the record from the NFE, `seconds` is what training took, `between` is called between batches of
-    samples, `others` are metrics of the module itself, and `entropy` is what an NLL is held against.
+    `protocol` makes the record from the NFE, `seconds` is what training took, `others` are metrics of the module itself,
+    and `entropy` is what an NLL is held against.
     """
     module.eval()
     cost = Cost()
     sets = (
-        drawn(module, evaluator.n, evaluator.batch, seed, cost, between)
+        drawn(module, evaluator.n, evaluator.batch, seed, cost)
         for seed in range(evaluator.seed, evaluator.seed + evaluator.seeds)
     )
     scores = evaluator.score(sets, evaluator.n) if evaluator.metrics else {}
@@ -46,7 +45,7 @@ def score_model(
     if not ranks()[0]:
         rows += _of_module(evaluator, module, made, others or {})
     try:
-        rows += _likelihood(evaluator, module, made, entropy, between) if likelihood else []
+        rows += _likelihood(evaluator, module, made, entropy) if likelihood else []
     except GenlabError as error:  # one number that cannot be had must not cost the others
         print(f"genlab: no likelihood: {error}", file=sys.stderr)
     parameters = sum(p.numel() for name in module.averaged for p in module.get_submodule(name).parameters())
@@ -74,9 +73,7 @@ def _of_module(
     return rows
 
 
-def _likelihood(
-    evaluator: Evaluator, module: GenerativeModule, made: Protocol, entropy: float | None, between: Callable[[], None]
-) -> list[Row]:
+def _likelihood(evaluator: Evaluator, module: GenerativeModule, made: Protocol, entropy: float | None) -> list[Row]:
     """Bits/dim of the test images, or nats of the test points beside the density's own entropy H, and their `nll_gap`
     E −log q(x) − H = KL(p ‖ q), or a bound on it."""
     if module.likelihood is None or module.codec.log_volume is None:
@@ -89,7 +86,6 @@ def _likelihood(
             torch.manual_seed(key(evaluator.seed, "likelihood", first))
             nats = module.nats_parts(x.to(module.device), None if y is None else y.to(module.device))
             parts[first] = {k: (-v if points else module.bits(v)).cpu().double() for k, v in nats.items()}
-            between()
     parts = gathered(parts)
     cost = {"kind": module.likelihood, "likelihood_nfe": summed(evaluations.rows) / len(test.x)}
     cost |= {"bound": module.bound} if module.bound else {}

@@ -29,7 +29,6 @@ class GAN(GenerativeModule):
     """
 
     averaged = ("generator",)
-    minimized = ("loss", "critic")
 
     def __init__(
         self,

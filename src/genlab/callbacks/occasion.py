@@ -1,0 +1,66 @@
+"""What is done between two batches, at a cadence of images."""
+
+import abc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import lightning as L
+import torch
+
+from genlab.callbacks.budget import Clock, due
+from genlab.callbacks.ema import EMA
+from genlab.callbacks.guard import Guard
+from genlab.module import GenerativeModule
+
+
+class Occasion(L.Callback, abc.ABC):
+    """Validation, pictures, scores. A signal ends one at once, and the resumed run does it before anything else, so that
+    a run that was stopped has the history of one that was not."""
+
+    prefix: ClassVar[str]
+    """How the keys begin that it writes into the history."""
+
+    def __init__(self, guard: Guard, ema: EMA, clock: Clock, batch: int, every: int):
+        self.guard, self.ema, self.clock, self.batch, self.every = guard, ema, clock, batch, every
+        self.done = 0  # after how many images, the last time
+
+    @abc.abstractmethod
+    def act(self, trainer: L.Trainer, module: GenerativeModule) -> None:
+        """Do it, within `averaged` what takes time."""
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within, the module carries the averaged weights, and a signal may be raised."""
+        with self.ema.applied(), self.guard.between_batches(), torch.no_grad():
+            yield
+
+    def wanted(self, trainer: L.Trainer, module: GenerativeModule) -> bool:
+        """Whether the batch that has ended is followed by it."""
+        return due(module.images_seen, self.batch, self.every)
+
+    def owed(self, images_seen: int) -> bool:
+        """Whether it should have been done at this point, and was not."""
+        return due(images_seen, self.batch, self.every) and self.done < images_seen
+
+    def on_fit_start(self, trainer: L.Trainer, module: GenerativeModule) -> None:  # pyright: ignore
+        if self.owed(module.images_seen):
+            self._do(trainer, module)
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: GenerativeModule, *_: Any) -> None:  # pyright: ignore
+        if self.wanted(trainer, module):
+            self._do(trainer, module)
+
+    def _do(self, trainer: L.Trainer, module: GenerativeModule) -> None:
+        try:
+            self.act(trainer, module)
+        finally:
+            module.train()
+            self.clock.mark()
+        self.done = module.images_seen
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"done": self.done}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.done = state_dict["done"]

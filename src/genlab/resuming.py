@@ -1,0 +1,37 @@
+"""What the numbers of a run depend on besides its hash, and what is said where that changes on the way."""
+
+import sys
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from genlab.errors import GenlabError
+
+
+def conditions(options: DictConfig, device: torch.device) -> dict[str, Any]:
+    """What a checkpoint records of where it was made; `options` are those of the trainer."""
+    return {
+        "batch": options.batch,
+        "accumulate": options.accumulate,
+        "devices": options.devices * options.num_nodes,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+    }
+
+
+def check(then: dict[str, Any], now: dict[str, Any], images_seen: int, tell: bool) -> None:
+    """Say from where on a run is no longer bit for bit what it would have been; raises GenlabError for another batch."""
+    if then["batch"] != now["batch"]:
+        raise GenlabError(
+            f"this run has trained with trainer.batch={then['batch']} until {images_seen} images, and the batch is part of "
+            f"what is learned: go on with that, or train again with force=true"
+        )
+    changed = [f"{name} {then[name]} -> {now[name]}" for name in then if then[name] != now[name]]
+    if changed and tell:
+        print(
+            f"genlab: warning: {', '.join(changed)} from {images_seen} images on: the run goes on, but is not bit for bit "
+            "what it would have been",
+            file=sys.stderr,
+        )
