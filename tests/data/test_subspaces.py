@@ -26,6 +26,7 @@ def test_noise_is_standard_normal_in_the_first_700_dimensions_and_absent_in_the_
     noise = (x[:, :700] - offset).double()
     assert scipy.stats.kstest(noise.flatten()[::7].numpy(), "norm").pvalue > 1e-3
     assert scipy.stats.kstest(noise.square().sum(1).numpy(), scipy.stats.chi2(700).cdf).pvalue > 1e-3
+    assert (noise.var(0) - 1).abs().max() < 0.4  # six deviations of 700 estimates
     between = (noise.T @ noise / 500 - torch.eye(700)).square().mean().item()
     assert between == pytest.approx(1 / 500, rel=0.02)  # of a Wishart matrix: independent dimensions
 
