@@ -64,7 +64,7 @@ def rows(paths: list[Path]) -> None:
 
 
 def picture(file: str, folder: Path, most: int = 2500) -> None:
-    """Samples of the worst seed of each model, by modes and then by reverse KL, over circles of 3 std around the modes."""
+    """Samples of the worst seed of each model, by modes and then by reverse KL, over circles around the modes."""
     from matplotlib.figure import Figure
 
     worst: dict[str, Any] = {}

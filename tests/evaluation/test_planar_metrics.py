@@ -64,6 +64,14 @@ def test_a_collapsed_sampler_has_one_mode_and_the_reverse_kl_of_one_mode():
     assert got["high_quality"] == pytest.approx(98.889, abs=0.7)
 
 
+def test_a_circle_without_modes_captures_all_of_them_with_8_percent_of_its_samples():
+    angle = torch.linspace(0, 2 * math.pi, 100_001, dtype=torch.float64)[1:]
+    got = modes(Ring(radius=1, std=0.01), torch.stack([angle.cos(), angle.sin()], 1))
+    assert got["modes"] == 8
+    assert got["high_quality"] == pytest.approx(100 * 8 * 4 * math.asin(0.015) / (2 * math.pi), abs=0.01)  # 7.64
+    assert got["reverse_kl"] == pytest.approx(0, abs=1e-4)
+
+
 def test_reverse_kl_is_that_of_a_known_histogram():
     grid = Grid(spacing=2, std=0.05)
     counts = torch.tensor([4, 0, 1, 7, *[0] * 21])
