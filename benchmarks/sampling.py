@@ -1,8 +1,9 @@
 """What a memory saves in autoregressive sampling: colour images of 32 x 32, drawn with it and without it.
 
 Run: python benchmarks/sampling.py [images] >> benchmarks/results/DATE-sampling-cpu.jsonl. Without a memory the network runs
-over what has been drawn so far for every pixel (PixelCNN++ over the whole image); both ways draw the same images from the
-same noise, which is checked. CPU seconds of this process, one thread.
+over what has been drawn so far for every pixel (PixelCNN++ over the whole image). That both say the same is tested
+(tests/networks/test_autoregressive.py); images differ from where rounding first makes another level of a number. CPU seconds
+of this process, one thread.
 """
 
 import json
@@ -44,10 +45,11 @@ class Forgetful(nn.Module):
         return self.network(F.pad(known, (0, more)), y)[:, :, n : n + 1]
 
 
-def timed(draw: Callable[[], Tensor]) -> tuple[Tensor, float]:
+def timed(draw: Callable[[], Tensor]) -> float:
     started = time.process_time()
     with torch.no_grad():
-        return draw(), time.process_time() - started
+        draw()
+    return time.process_time() - started
 
 
 def main() -> None:
@@ -57,16 +59,10 @@ def main() -> None:
         config = preflight("train", [f"experiment=cifar10/{name}", *sizes])
         torch.manual_seed(0)
         model: Autoregressive = build(config.model).eval()
-        known, fast = timed(lambda: model.sample(NoiseStream(0), images))  # noqa: B023 - called at once
+        fast = timed(lambda: model.sample(NoiseStream(0), images))  # noqa: B023 - called at once
         model.network = Forgetful(model.network, whole=name == "pixelcnnpp")
-        again, slow = timed(lambda: model.sample(NoiseStream(0), images))  # noqa: B023
-        row = {
-            "model": name,
-            "sizes": sizes,
-            "images": images,
-            "side": SIDE,
-            "same": bool((known - again).abs().max() < 1e-4),
-        }
+        slow = timed(lambda: model.sample(NoiseStream(0), images))  # noqa: B023
+        row = {"model": name, "sizes": sizes, "images": images, "side": SIDE}
         row |= {"with_memory_s": round(fast, 3), "without_s": round(slow, 3), "times": round(slow / fast, 1)}
         print(json.dumps(row | {"torch": torch.__version__}), flush=True)
 
