@@ -17,6 +17,7 @@ from genlab.training import train
 
 TINY = ["trainer.batch=16", "trainer.log_every=32", "trainer.validate_every=48", "evaluation.n=0", "logger=none"]
 FAMILIES = {
+    "autoregressive": ["experiment=digits/transformer", "optimizer.warmup_images=48", "optimizer.decay_images=null"],
     "diffusion": ["experiment=digits/ddpm", "sampler.steps=2", "optimizer.warmup_images=48"],
     "vae": ["experiment=digits/vae"],
 }
