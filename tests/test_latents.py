@@ -7,7 +7,9 @@ from torch import Tensor
 from genlab.codec import Pixels
 from genlab.data.source import Batch
 from genlab.errors import GenlabError
-from genlab.latents import arithmetic, encoded, resample, traverse
+from genlab.latents import arithmetic, encoded, resample, traverse, traverse_sample
+from genlab.module import GenerativeModule
+from genlab.noise import NoiseStream
 
 CODEC = Pixels(256)
 
@@ -114,3 +116,30 @@ def test_a_level_drawn_anew_leaves_the_others_bit_for_bit(data: Batch) -> None:
 def test_what_has_no_such_levels_is_one_line(model: type[Halved], rows: int, message: str, data: Batch) -> None:
     with pytest.raises(GenlabError, match=message):
         resample(model(), data, rows, 7, seed=0)  # type: ignore[arg-type]
+
+
+class Weighted:
+    """No encoder, and an image each of whose pixels is told by one number of the latent, more or less."""
+
+    codec, classes, choices, device = CODEC, 3, 3, "cpu"
+    weights = torch.tensor([0.01, 0.1, 0.02, 0.3, 0.0, 0.05])
+    labels = GenerativeModule.labels
+
+    def latents(self, noise: NoiseStream, n: int) -> Tensor:
+        return 0.3 * noise.normal((n, 6))
+
+    def render(self, z: Tensor, y: Tensor) -> Tensor:
+        return (self.weights * z + y[:, None] / 10).unflatten(1, (1, 2, 3))
+
+
+def test_of_a_sample_the_dimensions_are_traversed_that_change_it_most() -> None:
+    found = traverse_sample(Weighted(), 3, 5, seed=0, y=2)  # type: ignore[arg-type]
+    assert found.dimensions == [3, 1, 5]
+    moved = 127.5 * Weighted.weights[[3, 1, 5]] / 6**0.5  # the root mean square over six pixels of one that moves
+    assert found.deviations == pytest.approx(moved.tolist(), abs=0.3)
+    for row, i in zip(found.x.flatten(2), found.dimensions, strict=True):
+        expected = CODEC.decode(Weighted.weights[i] * torch.linspace(-3, 3, 5) + 0.2)
+        assert row[:, i].tolist() == expected.tolist()
+        assert all((row[:, j] == row[0, j]).all() for j in range(6) if j != i)
+    with pytest.raises(GenlabError, match="traverse=7 of=6 latent dimensions"):
+        traverse_sample(Weighted(), 7, 5, seed=0)  # type: ignore[arg-type]

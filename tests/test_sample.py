@@ -247,3 +247,28 @@ def test_a_page_shows_text_line_by_line() -> None:
     inked = [bool((page[15 * i : 15 * i + 15] < 128).any()) for i in range(7)]
     assert inked == [True, True, False, False, True, False, False]
     assert texts(rows)[0] == "one\ntwo\n"
+
+
+@pytest.mark.parametrize("name", ["dcgan", "vae", "flow_matching"])
+def test_walks_between_samples_are_drawn_for_every_model_of_latents(
+    name: str, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """GANs have no encoder, and say so where one is needed."""
+    here = [str(runs / name), f"out={tmp_path}"]
+    assert call([*here, "interpolate=5", "of=samples", "along=line"], monkeypatch) == 0
+    assert np.asarray(Image.open(tmp_path / "interpolation.png"))[::4, ::4].shape == (8 * 9 + 1, 5 * 9 + 1)
+    assert call([*here, "traverse=3", "of=samples"], monkeypatch) == 0
+    assert np.asarray(Image.open(tmp_path / "traversal.png"))[::4, ::4].shape == (3 * 9 + 1, 7 * 9 + 1)
+    assert call([*here, "interpolate=5", "of=nothing"], monkeypatch) == 2
+    capsys.readouterr()
+    code = call([*here, "interpolate=5"], monkeypatch)
+    said = capsys.readouterr().err
+    assert (code, "has no encoder" in said) == ((2, True) if name == "dcgan" else (0, False))
+
+
+@pytest.mark.parametrize("asked", ["interpolate=3", "traverse=2"])
+def test_a_path_without_an_ode_has_no_latents_to_walk_between(
+    asked: str, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call([str(runs / "ddpm"), asked, "of=samples", f"out={tmp_path}"], monkeypatch) == 2
+    assert "discrete and has no ODE" in capsys.readouterr().err

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from genlab.errors import GenlabError
+
 
 class Codec(nn.Module, abc.ABC):
     """A map z = encode(x) from the data's own format to what a model trains on."""
@@ -23,6 +25,10 @@ class Codec(nn.Module, abc.ABC):
     def of_data(self, shape: Sequence[int]) -> tuple["Codec", Sequence[int]]:
         """The codec of the data themselves and the shape of its model space, `shape` being that of this one."""
         return self, shape
+
+    def grey(self, z: Tensor) -> Tensor:
+        """Images (B, C, H, W) of 0 to 255 as `decode` has them before it rounds; raises GenlabError for other data."""
+        raise GenlabError(f"{type(self).__name__} decodes to no images")
 
     @abc.abstractmethod
     def encode(self, x: Tensor) -> Tensor: ...
@@ -52,6 +58,9 @@ class Pixels(Codec):
         """(B, C, H, W) uint8 -> float32, exactly on the lattice {2k / (levels - 1) - 1}."""
         level = (x.float() * (self.steps / 255)).round()
         return level * (2 / self.steps) - 1
+
+    def grey(self, z: Tensor) -> Tensor:
+        return ((z + 1) * 127.5).clamp(0, 255)
 
     def decode(self, z: Tensor) -> Tensor:
         """(B, C, H, W) float -> uint8, nan as black and what overshoots as black or white, so that a broken model still draws."""

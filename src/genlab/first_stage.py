@@ -104,11 +104,16 @@ class Latent(Codec):
         with torch.autocast(x.device.type, enabled=False):
             return self.frozen.on(x.device).encode(self.frozen.known(x)) / self.scale
 
-    @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        found = self.frozen.on(z.device)
+        return self.frozen.module.codec.decode(self._rendered(z))
+
+    def grey(self, z: Tensor) -> Tensor:
+        return self.frozen.module.codec.grey(self._rendered(z))
+
+    @torch.no_grad()
+    def _rendered(self, z: Tensor) -> Tensor:
         with torch.autocast(z.device.type, enabled=False):
-            return found.codec.decode(found.render(z.float() * self.scale))
+            return self.frozen.on(z.device).render(z.float() * self.scale)
 
 
 class Codes(Codec):

@@ -10,6 +10,7 @@ from genlab.data.loader import select
 from genlab.data.source import Batch
 from genlab.errors import GenlabError
 from genlab.module import GenerativeModule
+from genlab.noise import NoiseStream, key
 
 PAIRS = 8
 
@@ -33,6 +34,12 @@ def slerp(a: Tensor, b: Tensor, s: Tensor) -> Tensor:
     return ours * a[:, None] + theirs * b[:, None]
 
 
+def lerp(a: Tensor, b: Tensor, s: Tensor) -> Tensor:
+    """(B, S, ...) at fractions s, (S,), of the line from a to b: (1-s) a + s b."""
+    s = s.reshape(-1, *[1] * (a.ndim - 1))
+    return (1 - s) * a[:, None] + s * b[:, None]
+
+
 def pairs(data: Batch, n: int, seed: int) -> tuple[Tensor, Tensor]:
     """The rows of up to n disjoint pairs, the two of one label where there are labels; a seed's choice."""
     order = torch.randperm(len(data.x), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -52,8 +59,11 @@ def pairs(data: Batch, n: int, seed: int) -> tuple[Tensor, Tensor]:
     return first, second
 
 
+CURVES = {"arc": slerp, "line": lerp}
+
+
 @torch.no_grad()
-def interpolate(module: GenerativeModule, data: Batch, steps: int, seed: int) -> Interpolation:
+def interpolate(module: GenerativeModule, data: Batch, steps: int, seed: int, along: str = "arc") -> Interpolation:
     """From image to image in `steps` steps, a conditional model by their common label; raises GenlabError without latents."""
     data = data if module.classes else Batch(data.x, None)
     sides = [select(data, rows) for rows in pairs(data, PAIRS, seed)]
@@ -61,9 +71,27 @@ def interpolate(module: GenerativeModule, data: Batch, steps: int, seed: int) ->
     y = sides[0].y if sides[0].y is None else sides[0].y.to(module.device)  # (P,), the same on both sides
     known = module.codec.encode(x)
     z_a, z_b = module.encode(known, None if y is None else y.repeat(2)).chunk(2)
-    between = slerp(z_a, z_b, torch.linspace(0, 1, steps, device=module.device))  # (P, S, ...)
-    rendered = module.render(between.flatten(0, 1), None if y is None else y.repeat_interleave(steps))
-    rows = rendered.unflatten(0, (-1, steps))  # (P, S, C, H, W)
+    rows = walked(module, z_a, z_b, y, steps, along)  # (P, S, C, H, W)
     error = (torch.cat([rows[:, 0], rows[:, -1]]) - known).square().mean().sqrt().item()
     a, b = x[:, None].chunk(2)
-    return Interpolation(torch.cat([a, module.codec.decode(rendered).unflatten(0, (-1, steps)), b], 1).cpu(), error)
+    between = module.codec.decode(rows.flatten(0, 1)).unflatten(0, rows.shape[:2])
+    return Interpolation(torch.cat([a, between, b], 1).cpu(), error)
+
+
+@torch.no_grad()
+def between_samples(module: GenerativeModule, steps: int, seed: int, y: int | None, along: str = "arc") -> Tensor:
+    """(P, S, C, H, W) in data space: from sample to sample of one label, for models that encode nothing too."""
+    noise = NoiseStream(key(seed, "interpolation"), device=module.device)
+    label = None if y is None else torch.full((PAIRS,), y, device=module.device)
+    z_a, z_b = (module.latents(noise, PAIRS) for _ in range(2))
+    rows = walked(module, z_a, z_b, module.labels(noise, PAIRS, label), steps, along)
+    return module.codec.decode(rows.flatten(0, 1)).unflatten(0, rows.shape[:2]).cpu()
+
+
+def walked(module: GenerativeModule, a: Tensor, b: Tensor, y: Tensor | None, steps: int, along: str) -> Tensor:
+    """(P, S, ...) in model space: what the latents between a and b (P, ...) make, `along` the arc or the line."""
+    if along not in CURVES:
+        raise GenlabError(f"along={along}: there is {' and '.join(CURVES)}")
+    between = CURVES[along](a, b, torch.linspace(0, 1, steps, device=a.device))  # (P, S, ...)
+    rendered = module.render(between.flatten(0, 1), None if y is None else y.repeat_interleave(steps))
+    return rendered.unflatten(0, (-1, steps))

@@ -9,11 +9,12 @@ from genlab.data.loader import select
 from genlab.data.source import Batch
 from genlab.errors import GenlabError
 from genlab.module import GenerativeModule
-from genlab.noise import NoiseStream
+from genlab.noise import NoiseStream, key
 
 STEPS = 5  # with which an attribute comes in
 ROWS = 8  # images that it is added to
 MOST = 64  # images of a class that are encoded, and of all together 512, as an encoder may be an ODE
+TRIED = 1024  # latent dimensions, of which each is an image to be made
 REACH = 3.0  # deviations of the prior, to both sides
 
 
@@ -22,7 +23,7 @@ class Traversal(NamedTuple):
 
     x: Tensor  # (D, S, C, H, W)
     dimensions: list[int]  # of the flattened latent
-    deviations: list[float]  # of the codes of data, in each
+    deviations: list[float]  # of the codes of data in each; of a sample, by how many grey levels a step of 1 changes it
 
 
 class Resampling(NamedTuple):
@@ -65,11 +66,36 @@ def traverse(module: GenerativeModule, data: Batch, rows: int, steps: int, seed:
     deviation = z.flatten(1).std(0)
     if not 1 <= rows <= len(deviation):
         raise GenlabError(f"traverse={rows}: this model has {len(deviation)} latent dimensions")
-    chosen = deviation.argsort(descending=True)[:rows]
-    moved = z[:1].flatten(1).repeat(rows * steps, 1).unflatten(0, (rows, steps))
-    moved[torch.arange(rows), :, chosen] = torch.linspace(-REACH, REACH, steps, device=z.device)
-    x = _rendered(module, moved.reshape(rows, steps, *z.shape[1:]))
-    return Traversal(x, chosen.tolist(), deviation[chosen].tolist())
+    return _moved(module, z[:1], deviation, rows, steps)
+
+
+@torch.no_grad()
+def traverse_sample(module: GenerativeModule, rows: int, steps: int, seed: int, y: int | None = None) -> Traversal:
+    """The same of one sample, a seed's, and of the dimensions of which a step of 1 changes its image most: for models that
+    encode nothing too. Raises GenlabError where there are too many to try."""
+    noise = NoiseStream(key(seed, "traversal"), device=module.device)
+    z = module.latents(noise, 1).float()  # (1, ...)
+    label = module.labels(noise, 1, None if y is None else torch.full((1,), y, device=module.device))
+    dims = z[0].numel()
+    if not 1 <= rows <= dims <= TRIED:
+        raise GenlabError(
+            f"traverse={rows} of={dims} latent dimensions: 1 to all of them, and at most {TRIED} are tried"
+        )
+    stepped = z + torch.eye(dims, device=z.device).reshape(dims, *z.shape[1:])
+    before, *after = (_rendered(module, part[None], label)[0].float() for part in (z, *stepped.split(256)))
+    change = (torch.cat(after) - before).square().flatten(1).mean(1).sqrt()
+    return _moved(module, z, change, rows, steps, label)
+
+
+def _moved(
+    module: GenerativeModule, z: Tensor, measure: Tensor, rows: int, steps: int, y: Tensor | None = None
+) -> Traversal:
+    """z (1, ...) with each of the `rows` dimensions of the largest measure, (D,), from -3 to 3."""
+    chosen = measure.argsort(descending=True)[:rows]
+    moved = z.flatten(1).repeat(rows * steps, 1).unflatten(0, (rows, steps))
+    moved[torch.arange(rows), :, chosen.to(z.device)] = torch.linspace(-REACH, REACH, steps, device=z.device)
+    x = _rendered(module, moved.reshape(rows, steps, *z.shape[1:]), y)
+    return Traversal(x, chosen.tolist(), measure[chosen].tolist())
 
 
 @torch.no_grad()
@@ -111,6 +137,8 @@ def _line(steps: int, attribute: Tensor) -> Tensor:
     return torch.linspace(0, 1, steps, device=attribute.device).reshape(-1, *[1] * attribute.ndim) * attribute
 
 
-def _rendered(module: GenerativeModule, z: Tensor) -> Tensor:
-    """(R, S, C, H, W) in data space, on the CPU, of latents (R, S, ...)."""
-    return module.codec.decode(module.render(z.flatten(0, 1))).cpu().unflatten(0, z.shape[:2])
+def _rendered(module: GenerativeModule, z: Tensor, y: Tensor | None = None) -> Tensor:
+    """(R, S, C, H, W) in data space, on the CPU, of latents (R, S, ...), all of one label y (1,) if there is one."""
+    flat = z.flatten(0, 1)
+    x = module.render(flat) if y is None else module.render(flat, y.expand(len(flat)))
+    return module.codec.decode(x).cpu().unflatten(0, z.shape[:2])

@@ -112,6 +112,10 @@ class GenerativeModule(L.LightningModule, abc.ABC):
         """The x in model space of a latent z; raises GenlabError for a model without latents."""
         raise GenlabError(f"a {type(self).__name__} has no latents to render")
 
+    def latents(self, noise: NoiseStream, n: int) -> Tensor:
+        """(n, ...) latents as `sample` draws them, which `render` takes; raises GenlabError for a model without latents."""
+        raise GenlabError(f"a {type(self).__name__} draws no latents: use a GAN, a VAE, a flow, or a path with an ODE")
+
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """What is left of x in model space on its way through the latent; raises GenlabError where there is none."""
         return self.render(self.encode(x, y), y)

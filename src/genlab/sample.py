@@ -1,8 +1,8 @@
 """usage: genlab sample RUN [n=64] [seed=0] [y=3] [weights=ema|raw|NAME] [sampler=ddim] [sampler.steps=50] [out=FOLDER]
        genlab sample RUN truncation=0.7 [...]
        genlab sample RUN prompt="Once upon a time" [n=8] [seed=0] [sampler=nucleus] [sampler.temperature=0.8] [out=FOLDER]
-       genlab sample RUN interpolate=8 [seed=0] [y=3] [weights=ema|raw|NAME] [likelihood.tolerance=1e-3] [out=FOLDER]
-       genlab sample RUN arithmetic=[3,8,5] or traverse=4 or levels=6 [seed=0] [weights=ema|raw|NAME] [out=FOLDER]
+       genlab sample RUN interpolate=8 [of=images|samples] [along=arc|line] [seed=0] [y=3] [weights=ema|raw|NAME] [likelihood.tolerance=1e-3] [out=FOLDER]
+       genlab sample RUN arithmetic=[3,8,5] or traverse=4 [of=samples] or levels=6 [seed=0] [weights=ema|raw|NAME] [out=FOLDER]
 
 Draws samples of a trained run: a PNG grid, an .npz of them all, and of the first 64 the way from noise to data as
 animated WebP: trajectory.webp shows x_t, denoised.webp the x̂ that the model expects it to become.
@@ -12,11 +12,13 @@ GAN: styles nearer to their mean, or latents without large numbers. trust=true a
 
 With interpolate=8 it encodes pairs of test images instead, and writes interpolation.png: an image, eight steps on the
 arc between the latents from its own reconstruction to that of the other, and the other. A conditional model takes the two
-of a pair from one class.
+of a pair from one class. With of=samples the steps go from one drawn latent to another, for models that encode nothing,
+such as GANs, too; along=line takes the straight line between latents, where the arc keeps the length of Gaussian ones.
 
 With arithmetic=[3,8,5] it takes mean codes of the test images of these labels, and writes arithmetic.png: 3, 8 and the way
 from 5 to 5 + 3 - 8 in the first row, and below it images of a 5 to which 3 - 8 is added step by step. With traverse=4 it
-writes traversal.png: one image, of whose code the four dimensions that vary most go from -3 to 3, a row each. With levels=6
+writes traversal.png: one image, of whose code the four dimensions that vary most go from -3 to 3, a row each; with
+of=samples it is one sample, and the dimensions are those that change it most. With levels=6
 a hierarchical model writes levels.png: an image, its reconstruction and what it becomes when some of its levels are drawn
 anew, the levels in six rows, from the top of the ladder down.
 """
@@ -54,6 +56,8 @@ class Options:
     interpolate: int | None = None
     arithmetic: list[int] = field(default_factory=list)
     traverse: int | None = None
+    of: str = "images"  # or "samples": what is encoded, or drawn
+    along: str = "arc"  # or "line"
     truncation: float | None = None
     levels: int | None = None
 
@@ -108,24 +112,30 @@ def _steps(
     yield Frame(x)
 
 
-def interpolation(path: Path, options: Options, overrides: list[str]) -> tuple[Path, float]:
-    """Write rows from test image to test image; their folder, and the error of the reconstructions in model space."""
+def interpolation(path: Path, options: Options, overrides: list[str]) -> tuple[Path, float | None]:
+    """Write rows from test image to test image, or from sample to sample; the file, and of images the error of the
+    reconstructions in model space."""
     from genlab.data.source import Batch
-    from genlab.interpolation import interpolate
+    from genlab.interpolation import between_samples, interpolate
     from genlab.pictures import picture
 
     steps = options.interpolate or 0
     if steps < 2:
         raise GenlabError(f"interpolate={steps}: at least 2 steps are needed, the reconstructions of both ends")
     folder, module, data = _with_images(path, options, overrides)
+    file = folder / "interpolation.png"
+    if _of_samples(options):
+        rows = between_samples(module, steps, options.seed, options.y, options.along)
+        picture(rows.flatten(0, 1), columns=steps).save(file)
+        return file, None
     if options.y is not None:
         if data.y is None:
             raise GenlabError(f"y={options.y}: these data have no labels")
         chosen = data.y == options.y
         data = Batch(data.x[chosen], data.y[chosen])
-    rows, error = interpolate(module, data, steps, options.seed)
-    picture(rows.flatten(0, 1), columns=rows.shape[1]).save(folder / "interpolation.png")
-    return folder, error
+    rows, error = interpolate(module, data, steps, options.seed, options.along)
+    picture(rows.flatten(0, 1), columns=rows.shape[1]).save(file)
+    return file, error
 
 
 def arithmetic(path: Path, options: Options, overrides: list[str]) -> Path:
@@ -143,11 +153,15 @@ def arithmetic(path: Path, options: Options, overrides: list[str]) -> Path:
 
 def traversal(path: Path, options: Options, overrides: list[str]) -> tuple[Path, list[int]]:
     """Write what single dimensions of a code do; the file, and which dimensions its rows are."""
-    from genlab.latents import traverse
+    from genlab.latents import traverse, traverse_sample
     from genlab.pictures import picture
 
     folder, module, data = _with_images(path, options, overrides)
-    rows = traverse(module, data, options.traverse or 0, COLUMNS, options.seed)
+    count, seed = options.traverse or 0, options.seed
+    if _of_samples(options):
+        rows = traverse_sample(module, count, COLUMNS, seed, options.y)
+    else:
+        rows = traverse(module, data, count, COLUMNS, seed)
     picture(rows.x.flatten(0, 1), columns=COLUMNS).save(folder / "traversal.png")
     return folder / "traversal.png", rows.dimensions
 
@@ -163,12 +177,18 @@ def resampled(path: Path, options: Options, overrides: list[str]) -> tuple[Path,
     return folder / "levels.png", rows.runs
 
 
+def _of_samples(options: Options) -> bool:
+    if options.of not in ("images", "samples"):
+        raise GenlabError(f"of={options.of}: there is images, which are encoded, and samples, whose latents are drawn")
+    return options.of == "samples"
+
+
 def _with_images(path: Path, options: Options, overrides: list[str]) -> tuple[Path, "GenerativeModule", "Batch"]:
     """As `_opened`, with the test split; raises GenlabError for a run of points."""
     from genlab.instantiation import build
 
     folder, module, config = _opened(path, options, overrides)
-    if len(module.shape) != 3:
+    if len(config["data"]["shape"]) != 3:
         raise GenlabError("interpolate, arithmetic, traverse and levels are for images, and this run is of points")
     return folder, module, build(config["data"]["source"], options.trust).split("test")
 
@@ -198,10 +218,9 @@ def _act(arguments: list[str]) -> None:
         raise GenlabError(f"one RUN is needed, not {len(words)}: {' '.join(words)}")
     given = (Path(words[0]), options, overrides)
     if options.interpolate is not None:
-        folder, error = interpolation(*given)
-        print(
-            f"genlab: {printable(folder / 'interpolation.png')}; reconstruction error {error:.2g} (RMS, of pixels in [-1, 1])"
-        )
+        file, error = interpolation(*given)
+        told = "" if error is None else f"; reconstruction error {error:.2g} (RMS, in model space)"
+        print(f"genlab: {printable(file)}{told}")
     elif options.arithmetic:
         print(f"genlab: {printable(arithmetic(*given))}")
     elif options.traverse is not None:

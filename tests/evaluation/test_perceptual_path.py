@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -25,12 +26,15 @@ class Flat:
 class Linear(nn.Module):
     """What PerceptualPath needs of a module: x = scale z as an image of four pixels, or a step of z."""
 
-    device, latent, choices = torch.device("cpu"), 4, 0
+    device, choices = torch.device("cpu"), 0
     labels = GenerativeModule.labels
 
     def __init__(self, scale: float):
         super().__init__()
         self.scale, self.codec = scale, Pixels()
+
+    def latents(self, noise: NoiseStream, n: int) -> Tensor:
+        return noise.normal((n, 1, 2, 2))
 
     def render(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         return self.scale * z.reshape(-1, 1, 2, 2)
@@ -73,5 +77,7 @@ def test_models_without_latents_and_broken_ones_are_refused() -> None:
     module.scale = math.nan
     with pytest.raises(GenlabError, match="nan or inf"):
         PerceptualPath(Flat(), n=10)(module, torch.zeros(1), NoiseStream(0))
-    with pytest.raises(GenlabError, match="needs a model of latents, a GAN or a VAE, and this is a Module"):
-        PerceptualPath(Flat(), n=10)(nn.Module(), torch.zeros(1), NoiseStream(0))
+    autoregressive = Linear(1.0)
+    autoregressive.latents = partial(GenerativeModule.latents, autoregressive)  # type: ignore[method-assign, arg-type]
+    with pytest.raises(GenlabError, match="draws no latents: use a GAN, a VAE, a flow"):
+        PerceptualPath(Flat(), n=10)(autoregressive, torch.zeros(1), NoiseStream(0))

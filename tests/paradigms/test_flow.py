@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from genlab.codec import Pixels, Vectors
+from genlab.codec import Latents, Pixels, Vectors
 from genlab.errors import GenlabError
 from genlab.flows.autoregressive import Autoregressive, autoregressive
 from genlab.flows.bijection import Bijection, Chain, summed
@@ -276,3 +276,12 @@ def test_gradients_through_the_solver_are_those_of_the_density(common):
         weight[0, 0] -= 2e-4
         below = flow.log_prob(x).sum()
     assert slope[0, 0].item() == pytest.approx(((above - below) / 2e-4).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("plane", ["coupling"], indirect=True)
+def test_latents_of_an_autoencoder_are_trained_on_as_they_are(plane):
+    """Decoding and encoding them again would make them others: the loss is -log p of what it is given."""
+    x = torch.randn(7, 2, dtype=torch.float64)
+    plane.codec = Latents(0.5)
+    plane.codec.dequantize = plane.codec.decode = None
+    torch.testing.assert_close(plane.loss(x, None)["loss"], plane.bits(plane.log_prob(x)).mean())

@@ -16,7 +16,7 @@ class PerceptualPath:
 
     Pairs outside of the 1st and 99th percentile are left out, as in the paper's code, and images are clamped to 0..255 but
     not rounded, which would leave nothing of ε. Labels of a conditional model are drawn with the latents. Raises GenlabError
-    for a model without latents.
+    for a model without latents; of an ODE both images of a pair are made in the same steps.
     """
 
     def __init__(self, features: Features, n: int = 10_000, batch: int = 100, eps: float = 1e-4):
@@ -27,16 +27,11 @@ class PerceptualPath:
     @torch.no_grad()
     def __call__(self, module: GenerativeModule, real: Tensor, noise: NoiseStream) -> dict[str, tuple[float, float]]:
         """The value and its standard error over the pairs; real data are not looked at."""
-        latent = getattr(module, "latent", None)
-        if latent is None:
-            raise GenlabError(
-                f"{self.key} needs a model of latents, a GAN or a VAE, and this is a {type(module).__name__}"
-            )
         module.eval()
         parts = []
         for start in range(0, self.n, self.batch):
             stream = NoiseStream(key(noise.key, "path"), start, module.device)
-            parts.append(self._lengths(module, stream, min(self.batch, self.n - start), latent))
+            parts.append(self._lengths(module, stream, min(self.batch, self.n - start)))
         lengths = torch.cat(parts)  # (n,)
         if not lengths.isfinite().all():
             raise GenlabError(f"{self.key}: the model's images give features that are nan or inf")
@@ -44,18 +39,15 @@ class PerceptualPath:
         kept = lengths[(low <= lengths) & (lengths <= high)]
         return {self.key: (kept.mean().item(), (kept.std() / len(kept) ** 0.5).item())}
 
-    def _lengths(self, module: GenerativeModule, noise: NoiseStream, n: int, latent: int) -> Tensor:
+    def _lengths(self, module: GenerativeModule, noise: NoiseStream, n: int) -> Tensor:
         """‖f(G(z_t)) − f(G(z_{t+ε}))‖²/ε² of n pairs: (n,) float64."""
-        a, b = (noise.normal((n, latent)).double() for _ in range(2))
+        a, b = (module.latents(noise, n).double() for _ in range(2))
         t, y = noise.uniform((n, 1)).double(), module.labels(noise, n, None)  # (n, 1), (n,)
-        pair = torch.stack([_arc(a, b, t + shift) for shift in (0.0, self.eps)]).float()  # (2, n, latent)
-        seen = [self.features(self._image(module, module.render(z, y))).features.double() for z in pair]
+        shape, (a, b) = a.shape, (a.flatten(1), b.flatten(1))
+        pair = torch.cat([_arc(a, b, t + shift) for shift in (0.0, self.eps)]).float()  # (2n, D)
+        x = module.render(pair.unflatten(1, shape[1:]), None if y is None else y.repeat(2))
+        seen = [self.features(image).features.double() for image in module.codec.grey(x).chunk(2)]
         return ((seen[0] - seen[1]).square().sum(1) / self.eps**2).cpu()
-
-    def _image(self, module: GenerativeModule, x: Tensor) -> Tensor:
-        """Images in model space as 0..255, by the codec's black and white, without its rounding."""
-        black, white = (module.codec.encode(torch.full_like(x[:1], v, dtype=torch.uint8)) for v in (0, 255))
-        return ((x - black) / (white - black)).clamp(0, 1) * 255
 
 
 def _arc(a: Tensor, b: Tensor, t: Tensor) -> Tensor:

@@ -175,7 +175,11 @@ class Diffusion(GenerativeModule):
         """(n, *shape) σ(t_max) ε, where sampling begins."""
         path = self.denoiser.path
         sigma = path(torch.tensor(path.t_max, dtype=torch.float64), 1).sigma
-        return sigma * self.prior.sample(noise, (n, *self.shape))
+        return sigma * self.latents(noise, n)
+
+    def latents(self, noise: NoiseStream, n: int) -> Tensor:
+        """z of the prior, (n, *shape)."""
+        return self.prior.sample(noise, (n, *self.shape))
 
     def transport(self, noise: NoiseStream, n: int, y: Tensor | None = None) -> Transport:
         """The integral as Σ ‖Δx‖²/Δt over the sampler's steps; raises GenlabError where these draw noise."""

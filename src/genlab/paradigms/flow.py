@@ -58,8 +58,9 @@ class Flow(GenerativeModule):
         if self.discrete:
             nats = self._log_prob(x, y)
         else:
-            # the codec dequantizes data and not what it has encoded; on the lattice decoding is exact
-            nats = self._log_prob(self.codec.dequantize(self.codec.decode(x)), y)
+            # the codec dequantizes data and not what it has encoded; on the lattice decoding is exact, of latents it is not
+            lattice = self.codec.log_volume is not None
+            nats = self._log_prob(self.codec.dequantize(self.codec.decode(x)) if lattice else x, y)
             nats = nats + math.prod(self.shape) * (self.codec.log_volume or 0.0)
         loss = self.bits(nats).mean()
         if not self._scales:
@@ -85,11 +86,15 @@ class Flow(GenerativeModule):
         return self.bijection(z, y, backward=True)[0]
 
     def sample(self, noise: NoiseStream, n: int, y: Tensor | None = None) -> Tensor:
-        return self.render(self.sampler.latents(noise, (n, *self.shape)), y)
+        return self.render(self.latents(noise, n), y)
+
+    def latents(self, noise: NoiseStream, n: int) -> Tensor:
+        """z of the sampler, which is N(0, 1) unless it is tempered, (n, *shape)."""
+        return self.sampler.latents(noise, (n, *self.shape))
 
     def trajectory(self, noise: NoiseStream, n: int, y: Tensor | None = None) -> Iterator[Frame]:
         """What each layer makes of the noise, latents that are left for later in their places."""
-        for x in self.bijection.unfold(self.sampler.latents(noise, (n, *self.shape)), y):
+        for x in self.bijection.unfold(self.latents(noise, n), y):
             yield Frame(x, x)
 
 

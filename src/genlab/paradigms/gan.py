@@ -169,7 +169,11 @@ class GAN(GenerativeModule):
     def sample(self, noise: NoiseStream, n: int, y: Tensor | None = None) -> Tensor:
         if self.sampler is not None:
             return self.sampler.sample(self.generator, noise, (n, self.latent), y)
-        return self.render(noise.normal((n, self.latent)), y)
+        return self.render(self.latents(noise, n), y)
+
+    def latents(self, noise: NoiseStream, n: int) -> Tensor:
+        """z ~ N(0, I), (n, latent)."""
+        return noise.normal((n, self.latent))
 
     def render(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """G(z)."""

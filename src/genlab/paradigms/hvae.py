@@ -113,10 +113,14 @@ class HVAE(GenerativeModule):
         return {"active_units": active.sum(), "collapsed": rates.new_tensor(float(len(silent))), **each}
 
     def sample(self, noise: NoiseStream, n: int, y: Tensor | None = None) -> Tensor:
-        z = self.draw(noise, n) if self.sampler is None else self.sampler.sample(self, noise, n)
+        z = self.latents(noise, n)
         if not self.noisy:
             return self.render(z, y)
         return self.head.sample(self._generated(z, y), noise.uniform((n, *self.shape)))
+
+    def latents(self, noise: NoiseStream, n: int) -> Tensor:
+        """ζ of the prior, or of the `sampler`, (n, D)."""
+        return self.draw(noise, n) if self.sampler is None else self.sampler.sample(self, noise, n)
 
     def draw(self, noise: NoiseStream, n: int, temperature: float = 1.0) -> Tensor:
         """(n, D) ζ ~ N(0, t²), level by level: a deep ladder has hundreds of thousands."""

@@ -141,7 +141,11 @@ class KLAutoencoder(GenerativeModule):
         return mean, log_variance.clamp(-30, 20)
 
     def sample(self, noise: NoiseStream, n: int, y: Tensor | None = None) -> Tensor:
-        return self.render(noise.normal((n, *self.latent_shape)))
+        return self.render(self.latents(noise, n))
+
+    def latents(self, noise: NoiseStream, n: int) -> Tensor:
+        """z ~ N(0, I), (n, *latent_shape)."""
+        return noise.normal((n, *self.latent_shape))
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The mean of q(z | x), (B, *latent_shape)."""

@@ -104,10 +104,14 @@ class VAE(GenerativeModule):
         return {"active_units": active, "collapsed": collapsed.float(), **each}
 
     def sample(self, noise: NoiseStream, n: int, y: Tensor | None = None) -> Tensor:
-        z = self.draw(noise, n) if self.sampler is None else self.sampler.sample(self, noise, n)
+        z = self.latents(noise, n)
         if not self.noisy:
             return self.render(z, y)
         return self.head.sample(self.decoder(z, y), noise.uniform((n, *self.shape)))
+
+    def latents(self, noise: NoiseStream, n: int) -> Tensor:
+        """z ~ p(z), or of the `sampler`, (n, latent)."""
+        return self.draw(noise, n) if self.sampler is None else self.sampler.sample(self, noise, n)
 
     def draw(self, noise: NoiseStream, n: int, temperature: float = 1.0) -> Tensor:
         """(n, latent) of p(z), or of its components with deviations times a temperature."""
