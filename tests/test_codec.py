@@ -73,3 +73,11 @@ def test_tokens_are_the_levels_in_their_order(levels):
     assert torch.equal(codec.decode(codec.encode(x)), x)
     assert codec.decode(torch.tensor([-3, levels + 5])).tolist() == [0, 255]
     assert codec.log_volume == 0
+
+
+def test_noise_that_scores_are_held_against_is_the_same_for_tokens_as_for_pixels():
+    z = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    codec, shape = Tokens(17).of_data((1, 8, 8))
+    assert shape == (1, 8, 8)
+    assert torch.equal(codec.decode(z), Pixels(17).decode(z))
+    assert len(codec.decode(z).unique()) > 10

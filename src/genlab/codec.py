@@ -116,6 +116,9 @@ class Tokens(Codec):
         super().__init__()
         self.steps = levels - 1
 
+    def of_data(self, shape: Sequence[int]) -> tuple[Codec, Sequence[int]]:
+        return Pixels(self.steps + 1), shape  # in which noise is an image
+
     def encode(self, x: Tensor) -> Tensor:
         """(B, ...) uint8 -> int64."""
         return (x.float() * (self.steps / 255)).round().long()
