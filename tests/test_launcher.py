@@ -211,6 +211,7 @@ def test_the_plugin_is_found_by_hydra() -> None:
         "_target_": "hydra_plugins.genlab_launcher.launcher.GenlabLauncher",
         "jobs": None,
         "threads": None,
+        "slurm": None,
     }
 
 

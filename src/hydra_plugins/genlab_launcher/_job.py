@@ -8,11 +8,11 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import CompactHydraException
@@ -21,6 +21,43 @@ PATIENCE = 30.0  # seconds that a job has for saving once it was asked to leave
 PREEMPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 NOISE = ("$ ", "wandb:", "Set the environment variable HYDRA_FULL_ERROR")
 EXCEPTION = re.compile(r"genlab: |([\w.]+\.)?\w*(Error|Exception)(: |$)")
+
+
+class Process(Protocol):
+    """What runs a job."""
+
+    def poll(self) -> int | None: ...
+    def send_signal(self, signum: int) -> None: ...
+    def kill(self) -> None: ...
+
+
+Spawn = Callable[[Sequence[str], Mapping[str, str], Path, Path], Process]  # of (command, environment, log, report)
+
+
+class Local:
+    """A process of this machine, in a session of its own: a signal reaches it through `send_signal` alone, and once."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path, report: Path):
+        with log.open("a") as file:
+            self.process = subprocess.Popen(
+                command,
+                env={**environment, "GENLAB_REPORT": str(report)},
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def poll(self) -> int | None:
+        return self.process.poll()
+
+    def send_signal(self, signum: int) -> None:
+        self.process.send_signal(signum)
+
+    def kill(self) -> None:
+        """With all that it started, such as the other ranks of a run that crashed."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
 
 class JobFailed(CompactHydraException):
@@ -41,20 +78,11 @@ class Job:
     report: dict[str, Any] = field(default_factory=dict)
     asked_to_leave: float | None = None
 
-    def start(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start the process, in a session of its own: a signal reaches it through `stop` alone, and exactly once."""
+    def start(self, command: Sequence[str], environment: Mapping[str, str], spawn: "Spawn") -> None:
+        """Start the process, or whatever `spawn` makes of it, its log begun and no report of an earlier one left."""
         self.report_file.unlink(missing_ok=True)
-        with self.log.open("w") as log:
-            log.write(f"$ {shlex.join(command)}\n")
-            log.flush()
-            self.process = subprocess.Popen(
-                command,
-                env={**environment, "GENLAB_REPORT": str(self.report_file.absolute())},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self.log.write_text(f"$ {shlex.join(command)}\n")
+        self.process = spawn(command, environment, self.log, self.report_file.absolute())
         self.state = "running"
         self.started = time.monotonic()
 
@@ -76,7 +104,7 @@ class Job:
             self.report = json.loads(self.report_file.read_text())
         if code is None:
             return False
-        self.kill()  # whatever the process left behind, such as the other ranks of a run that crashed
+        self.process.kill()  # whatever the process left behind, such as the other ranks of a run that crashed
         self.exit_code = code if code >= 0 else 128 - code
         self.seconds = time.monotonic() - self.started
         if self.exit_code in PREEMPTED or (self.exit_code and self.asked_to_leave):
@@ -98,8 +126,7 @@ class Job:
 
     def kill(self) -> None:
         """Kill the process and all that it started."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
 
     def outcome(self) -> str:
         """How the job went, in one line."""

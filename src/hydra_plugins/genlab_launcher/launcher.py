@@ -10,6 +10,8 @@ task function>` with
 - the overrides of the sweep for Hydra itself, as the stock launchers apply them, and hydra.mode=RUN last;
 - the overrides of this job.
 
+With hydra/launcher=slurm a job is a submission instead, of as many tasks as the run has ranks (conf/hydra/launcher/slurm.yaml).
+
 Modules beside this one begin with an underscore because Hydra's plugin scan would execute them twice.
 """
 
@@ -19,20 +21,20 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, filter_overrides, get_valid_filename
 from hydra.errors import CompactHydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from hydra_plugins.genlab_launcher._job import PATIENCE, Job
+from hydra_plugins.genlab_launcher._job import PATIENCE, Job, Local, Process
 from hydra_plugins.genlab_launcher._machine import slots
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class GenlabLauncherConf:
     _target_: str = "hydra_plugins.genlab_launcher.launcher.GenlabLauncher"
     jobs: int | None = None  # at once; null: one for each CUDA device, or for each core where there is none
     threads: int | None = None  # of each job; null: the cores divided by the jobs
+    slurm: Any = None  # submit jobs instead, with these of submitit's parameters
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="genlab", node=GenlabLauncherConf, provider="genlab")
@@ -59,12 +62,13 @@ ConfigStore.instance().store(group="hydra/launcher", name="genlab", node=GenlabL
 class GenlabLauncher(Launcher):
     """Runs the jobs of a sweep as processes, some at a time, and returns the objective of each."""
 
-    def __init__(self, jobs: int | None = None, threads: int | None = None) -> None:
+    def __init__(self, jobs: int | None = None, threads: int | None = None, slurm: DictConfig | None = None) -> None:
         for name, value in {"jobs": jobs, "threads": threads}.items():
             if value is not None and value < 1:
                 raise CompactHydraException(f"hydra.launcher.{name} must be at least 1, or null; it is {value}")
         self.jobs = jobs
         self.threads = threads
+        self.slurm: Any = None if slurm is None else OmegaConf.to_container(slurm, resolve=True)
         self.ended: list[Job] = []
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -76,7 +80,13 @@ class GenlabLauncher(Launcher):
     @property
     def at_once(self) -> int:
         """How many jobs run at once, of as many as anybody wants."""
-        return len(slots(self.jobs, self.threads, 1 << 16))
+        return len(self.places(1 << 16))
+
+    def places(self, wanted: int) -> list[dict[str, str]]:
+        """The environment of each place where a job can run: on SLURM, which gives out devices itself, all the same."""
+        if self.slurm is not None:
+            return [{} for _ in range(min(self.jobs or wanted, wanted))]
+        return slots(self.jobs, self.threads, wanted)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run one batch of jobs to their ends, the failed ones included."""
@@ -86,7 +96,7 @@ class GenlabLauncher(Launcher):
         self.write_records()
         jobs = self.batch(job_overrides, initial_job_idx)
         with caught_signals() as caught, display(len(jobs)) as shown:
-            self.run(jobs, slots(self.jobs, self.threads, len(jobs)), shown, caught)
+            self.run(jobs, self.places(len(jobs)), shown, caught)
         if caught:
             raise SystemExit(128 + caught[0])
         return [job.returned() for job in jobs]
@@ -130,7 +140,15 @@ class GenlabLauncher(Launcher):
         """Start one job in one place."""
         inherited = {name: value for name, value in os.environ.items() if name not in SCRUBBED}
         grouped = {"WANDB_RUN_GROUP": self.sweep_dir.name, "PYTHONUNBUFFERED": "1", **inherited}
-        job.start([*self.command, *self.hydra_overrides, *job.overrides, "hydra.mode=RUN"], grouped | place)
+        command = [*self.command, *self.hydra_overrides, *job.overrides, "hydra.mode=RUN"]
+        job.start(command, grouped | place, Local if self.slurm is None else self.submitted)
+
+    def submitted(self, command: Sequence[str], environment: Mapping[str, str], log: Path, report: Path) -> Process:
+        """A job on SLURM, to which sbatch hands the rest of the environment."""
+        from hydra_plugins.genlab_launcher._slurm import Submission, Task  # pickled by that name
+
+        own = {name: environment[name] for name in ("WANDB_RUN_GROUP", "PYTHONUNBUFFERED")}
+        return Submission(Task(command, own, str(report), os.getcwd()), self.slurm, log)
 
     def write_records(self) -> None:
         """Write jobs.json whole or not at all: the jobs that have ended, in the order of the sweep."""
