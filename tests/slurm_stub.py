@@ -1,6 +1,6 @@
 """sbatch, srun, sacct, scancel and scontrol of a cluster of one node, as whichever of them it is called; put first on PATH.
 
-$SLURM_STUB is a folder: `calls` has every call, `script` what was submitted, `pids` the tasks, `state` the state of job 7.
+$SLURM_STUB is a folder: `calls` has every call, `script` what was submitted, `pids` the tasks, `state` the state of the last job.
 """
 
 import contextlib
@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(os.environ["SLURM_STUB"])
-JOB = "7"
 
 
 def flags() -> dict[str, str]:
@@ -21,18 +20,23 @@ def flags() -> dict[str, str]:
     return {name: value for name, _, value in words}
 
 
+def job() -> str:
+    """7, and one more for each submission after the first."""
+    return str(6 + sum(line.startswith("sbatch") for line in (FOLDER / "calls").read_text().splitlines()))
+
+
 def sbatch(script: str) -> None:
     (FOLDER / "script").write_text(Path(script).read_text())
     (FOLDER / "state").write_text("PENDING")
     silent = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     subprocess.Popen([sys.executable, __file__, "run"], start_new_session=True, **silent)
-    print(f"Submitted batch job {JOB}")
+    print(f"Submitted batch job {job()}")
 
 
 def run() -> None:
     tasks, nodes = flags()["ntasks-per-node"], flags()["nodes"]
     environment = {
-        "SLURM_JOB_ID": JOB, "SLURM_JOB_NAME": flags()["job-name"], "SLURM_NTASKS": tasks, "SLURM_NTASKS_PER_NODE": tasks,
+        "SLURM_JOB_ID": job(), "SLURM_JOB_NAME": flags()["job-name"], "SLURM_NTASKS": tasks, "SLURM_NTASKS_PER_NODE": tasks,
         "SLURM_JOB_NUM_NODES": nodes, "SLURM_NNODES": nodes, "SLURM_NODELIST": "localhost", "SLURM_NODEID": "0",
         "SLURM_JOB_NODELIST": "localhost",
     }  # fmt: skip
@@ -56,7 +60,7 @@ def srun(*arguments: str) -> None:
             options[flag] = rest.pop(0)
     processes = []
     for rank in range(int(os.environ["SLURM_NTASKS"])):
-        out, err = (options[name].replace("%j", JOB).replace("%t", str(rank)) for name in ("--output", "--error"))
+        out, err = (options[name].replace("%j", job()).replace("%t", str(rank)) for name in ("--output", "--error"))
         environment = {**os.environ, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}
         with open(out, "a") as opened, open(err or out, "a") as errors:
             processes.append(subprocess.Popen(rest, env=environment, stdout=opened, stderr=errors))
@@ -65,7 +69,7 @@ def srun(*arguments: str) -> None:
 
 
 def sacct(*_: str) -> None:
-    print(f"JobID|State|NodeList\n{JOB}|{(FOLDER / 'state').read_text()}|localhost")
+    print(f"JobID|State|NodeList\n{job()}|{(FOLDER / 'state').read_text()}|localhost")
 
 
 def scancel(*arguments: str) -> None:
