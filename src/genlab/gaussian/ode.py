@@ -24,7 +24,7 @@ def integrate(
         evaluations += 1
         if evaluations > most:
             raise GenlabError(
-                f"ProbabilityFlow does not reach its tolerance {tolerance:g} in {most} evaluations: "
+                f"the ODE does not reach its tolerance {tolerance:g} in {most} evaluations: "
                 "raise its tolerance, or `most`"
             )
         return field(t.double(), state)  # which torchdiffeq rounds to the precision of the state
@@ -35,6 +35,6 @@ def integrate(
         return odeint(counted, start, times, rtol=tolerance, atol=tolerance, method="dopri5", options={"step_t": ends})  # pyright: ignore
     except AssertionError as error:  # torchdiffeq's word for a step that has become nothing: the field is too steep
         raise GenlabError(
-            f"ProbabilityFlow does not reach its tolerance {tolerance:g}: {error}; "
+            f"the ODE does not reach its tolerance {tolerance:g}: {error}; "
             "the network may answer NaN, or raise its tolerance"
         ) from None
