@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: compare test test-slow test-reference lint setup clean
+.PHONY: compare test test-slow test-faults test-reference lint setup clean
 .NOTPARALLEL:
 
 compare: setup
@@ -13,6 +13,9 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -n 2 -m slow
+
+test-faults: setup
+	$(BIN)/python -m pytest tests/faults -m "faults or not faults"
 
 test-reference: setup .venv/fidelity/.ready .venv/dinov2/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-reference.lock

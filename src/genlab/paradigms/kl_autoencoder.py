@@ -39,7 +39,6 @@ class KLAutoencoder(GenerativeModule):
     """
 
     averaged = ("encoder", "decoder")
-    minimized = ("loss", "critic")
     judged_by = "reconstruction"
     reconstructs = True
 
