@@ -161,6 +161,16 @@ def test_mode_collapse_in_1200_dimensions_trains_draws_and_scores_at_both_distan
     assert not {"nll", "nll_gap"} & found
 
 
+def test_a_recipe_that_is_no_papers_has_no_published_number_not_even_an_inherited_one() -> None:
+    own = [
+        name
+        for name in options("experiment")
+        if "no paper's number" in (conf_dir() / f"experiment/{name}.yaml").read_text()
+    ]
+    assert len(own) >= 6
+    assert not [name for name in own if preflight("train", [f"experiment={name}"]).published]
+
+
 @pytest.mark.parametrize("path", sorted(sweeps_dir().glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_sweep_is_of_recipes_that_there_are(path: Path) -> None:
     params = OmegaConf.select(OmegaConf.load(path), "hydra.sweeper.params", default={})
