@@ -64,9 +64,10 @@ def _grid(x: Tensor, scale: int, columns: int) -> Image.Image:
 
 
 def _scatter(x: Tensor, size: int = 256) -> Image.Image:
-    """The first two coordinates, over [-3, 3]² or over as many times 2 of it as 99 % of the points need."""
+    """The first two coordinates, over [-3, 3]² or over as many times 2 of it as 99 % of the points need, up to 2⁸: what lies
+    farther is of a model that has diverged."""
     far = x[:, :2].abs().nan_to_num(0.0, posinf=0.0).amax(1).quantile(0.99).item()
-    limit = 3.0 * 2 ** max(0, math.ceil(math.log2(max(far, 1.0) / 3)))
+    limit = 3.0 * 2 ** min(8, max(0, math.ceil(math.log2(max(far, 1.0) / 3))))
     counts, _, _ = np.histogram2d(
         -x[:, 1].cpu().numpy(), x[:, 0].cpu().numpy(), bins=size, range=[[-limit, limit], [-limit, limit]]
     )
