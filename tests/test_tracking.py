@@ -156,8 +156,8 @@ from genlab.train import main
 
 write = History.write
 
-def killing(self, module, row):
-    write(self, module, row)
+def killing(self, module, row, final=False):
+    write(self, module, row, final)
     if module.images_seen == 32:
         for line in subprocess.run(["ps", "-wweo", "pid,args"], capture_output=True, text=True).stdout.splitlines():
             if "wandb-core" in line and f"--pid {os.getpid()}" in line:
@@ -187,7 +187,7 @@ def test_a_run_ends_with_its_exit_code(code: int, tmp_path: Path) -> None:
 
 
 def test_a_failed_run_ends_with_1(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("genlab.callbacks.history.History.write", lambda *_: 1 / 0)
+    monkeypatch.setattr("genlab.callbacks.history.History.write", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train(preflight("train", [*TINY, "logger.mode=offline"]), outputs / "run")
     (path,) = (outputs / "run").glob("wandb/offline-run-*/*.wandb")

@@ -114,7 +114,7 @@ def test_latents_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = [path, "data.shape=[4,8,8]", "data.classes=10"]
     assert "imagenet256 is prepared: 135 train, 15 test" in data.prepare("imagenet256", small)
     assert "latents: mean" in data.info("imagenet256", small)
-    config = preflight("train", ["data=imagenet256", *small, "model=dit", "network=dit_small", "sampler.steps=2",
+    config = preflight("train", ["data=imagenet256", *small, "model=dit", "network=dit_small", "sampler.steps=2", "sampler.threshold=null",
         "trainer.batch=4", "trainer.max_images=8", "trainer.log_every=4", "evaluation.n=0", "logger=none"])  # fmt: skip
     train(config, tmp_path / "run")
     drawn = np.asarray(Image.open(tmp_path / "run" / "samples" / "data.png"))

@@ -41,7 +41,7 @@ def test_the_gap_of_one_gaussian_to_another_is_their_divergence(std, scale):
     source = Planar("normal", data, n_train=1, n_test=40_000)
     evaluator = SimpleNamespace(references=SimpleNamespace(source=source), batch=10_000, seed=0)
     module = Normal(std, Vectors(scale))
-    nll, gap = _likelihood(evaluator, module, SimpleNamespace(line=line), data.entropy, lambda: None)
+    nll, gap = _likelihood(evaluator, module, SimpleNamespace(line=line), data.entropy)
     ratio = data.std / (std * scale)
     assert gap["value"] == pytest.approx(ratio**2 - 1 - 2 * math.log(ratio), abs=5 * gap["stderr"] + 0.01)
     assert nll["value"] - nll["references"]["entropy"]["value"] == pytest.approx(gap["value"], abs=1e-9)
@@ -51,5 +51,5 @@ def test_the_gap_of_one_gaussian_to_another_is_their_divergence(std, scale):
 def test_without_a_known_entropy_there_is_no_gap():
     source = Planar("normal", Ring(), n_train=1, n_test=100)
     evaluator = SimpleNamespace(references=SimpleNamespace(source=source), batch=100, seed=0)
-    rows = _likelihood(evaluator, Normal(1.0, Vectors()), SimpleNamespace(line=line), None, lambda: None)
+    rows = _likelihood(evaluator, Normal(1.0, Vectors()), SimpleNamespace(line=line), None)
     assert [row["metric"] for row in rows] == ["nll"]

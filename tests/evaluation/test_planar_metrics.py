@@ -152,7 +152,7 @@ def test_a_metric_that_is_too_dear_has_no_error():
 class Exact:
     """What PathEnergy needs of a module."""
 
-    transport, start = Diffusion.transport, Diffusion.start
+    transport, start, latents = Diffusion.transport, Diffusion.start, Diffusion.latents
 
 
 class Shift(Exact):

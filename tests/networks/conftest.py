@@ -23,7 +23,11 @@ def recipe() -> Callable[..., nn.Module]:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             config = compose(overrides=[f"+network={name}"])
         OmegaConf.set_struct(config, False)
-        around = {"data": {"shape": list(shape)}, "model": {"classes": classes}, "network": changes}
+        around = {
+            "data": {"shape": list(shape)},
+            "model": {"classes": classes, "shape": list(shape)},
+            "network": changes,
+        }
         config = OmegaConf.merge(config, OmegaConf.create(around))
         OmegaConf.resolve(config)
         with torch.device(device):

@@ -486,19 +486,16 @@ def test_what_an_objective_cannot_use_is_refused(build):
 
 
 @pytest.mark.parametrize(
-    ("player", "n_critic", "term"),
-    [("optimizer", 1, "loss"), ("model.critic_optimizer", 1, "loss"), ("model.critic_optimizer", 1000, "critic")],
+    ("player", "n_critic"), [("optimizer", 1), ("model.critic_optimizer", 1), ("model.critic_optimizer", 1000)]
 )
-def test_one_player_that_is_no_number_any_more_ends_the_run_and_finite_weights_are_kept(
-    outputs, player, n_critic, term
-):
+def test_one_player_that_is_no_number_any_more_ends_the_run_and_finite_weights_are_kept(outputs, player, n_critic):
     """Also where the generator, whose loss would say so, has no turn."""
     small = ["trainer.batch=16", "trainer.log_every=64", "evaluation.n=0", "logger=none", f"model.n_critic={n_critic}"]
     calm = ["experiment=digits/dcgan", *small, "optimizer.warmup_images=0", "trainer.checkpoint_every=16"]
     train(preflight("train", [*calm, "trainer.max_images=16"]), outputs / "run")
     other = "model.critic_optimizer" if player == "optimizer" else "optimizer"
     wild = [*calm, "trainer.max_images=640", f"{player}.lr=1e30", f"{other}.lr=1e-4", "trainer.checkpoint_every=0"]
-    with pytest.raises(GenlabError, match=rf"train/{term} is (nan|-?inf) at .* images: try a lower optimizer\.lr"):
+    with pytest.raises(GenlabError, match=r"is no number at .* images, for 11 batches in a row, .*optimizer\.lr"):
         train(preflight("train", wild), outputs / "run")
     state = Run(outputs / "run").load_checkpoint()
     assert state is not None
