@@ -19,6 +19,7 @@ GANS = Path(__file__).parent / "ddp_gan_probe.py"
 OVERRIDES = ["experiment=digits/ddpm", "trainer.batch=32", "sampler.steps=2", "evaluation.n=8", "logger.mode=offline"]
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one_process_and_write_one_record(outputs: Path) -> None:
     probe = Path(__file__).parent / "ddp_probe.py"
     overrides = [*OVERRIDES, "trainer=ddp", "trainer.max_images=96", "trainer.batch=32", "trainer.accelerator=cpu"]

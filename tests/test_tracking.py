@@ -134,6 +134,7 @@ def tracked(folder: Path, **options: Any) -> Wandb:
     return tracker
 
 
+@pytest.mark.slow
 def test_the_death_of_wandbs_process_is_one_line_and_the_run_goes_on(outputs: Path) -> None:
     """In a process of its own, which kills W&B's in the middle of training and must end in silence."""
     program = outputs / "program.py"

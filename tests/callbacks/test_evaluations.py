@@ -30,7 +30,7 @@ def history(run: Run) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run.path / "history.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["gan", *(pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES if f != "gan")])
 def test_training_is_the_same_with_and_without_them(family: str, tmp_path: Path) -> None:
     plain = run(tmp_path / "plain", "evaluation.n=0", family=family)
     scored = run(tmp_path / "scored", "trainer.evaluate_every=32", "evaluation.during=8", family=family)

@@ -74,8 +74,13 @@ def _rank(rank: int, world: int, folder: Path, n: int) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("world", [2, 3])
-@pytest.mark.parametrize("n", [33, 12])  # of twelve in batches of five, the third rank has two samples, of nine none
+SLOW = pytest.mark.slow
+
+
+# of twelve in batches of five, the third rank has two samples, of nine none
+@pytest.mark.parametrize(
+    ("n", "world"), [(33, 2), *(pytest.param(n, world, marks=SLOW) for n, world in ((33, 3), (12, 2), (12, 3)))]
+)
 def test_any_number_of_ranks_make_the_same_bank(world: int, n: int, tmp_path: Path) -> None:
     n = 9 if (world, n) == (3, 12) else n
     alone = bank(n, 5)
