@@ -24,6 +24,9 @@ from genlab.instantiation import build
         ("model=ddpn", "did you mean ddpm?"),
         ("experiment=digits/ddpn", "did you mean digits/ddpm?"),
         ("data=digit", "did you mean digits?"),
+        ("+trainer.max_imagez=5", "did you mean trainer.max_images?"),
+        ("++model.clases=3", "did you mean model.classes?"),
+        ("+experimnt=digits/ddpm", "did you mean experiment?"),
         ("trainer.max_images=abc", "trainer.max_images: Value 'abc'"),
         ("seed=", "seed: Value ''"),
         ("optimizer.lr=fast", "optimizer.lr: Value 'fast'"),
@@ -41,6 +44,12 @@ def test_a_mistake_is_one_line_that_names_the_remedy(override: str, hint: str) -
         preflight("train", [override])
     assert hint in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_added_and_new_passes() -> None:
+    """Options of what is built that conf/ does not list."""
+    config = preflight("train", ["+optimizer.algorithm.amsgrad=true", "++trainer.max_images=7", "+note=mine"])
+    assert (config.optimizer.algorithm.amsgrad, config.trainer.max_images, config.note) == (True, 7, "mine")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ from genlab.scoring import adopt
 def saved(folder: Path, count: int = 3) -> Run:
     run = Run(folder)
     for i in range(1, count + 1):
-        run.save_checkpoint({"images_seen": i * 100, "x": torch.full((1000,), float(i))}, i * 100, keep=2)
+        tensors = {"x": torch.full((1000,), float(i))}
+        state = {"images_seen": i * 100, "state_dict": tensors, "averages": {}}
+        run.save_checkpoint(state, i * 100, keep=2)
     return run
 
 

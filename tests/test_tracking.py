@@ -180,6 +180,16 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, capfd: pytes
     assert capfd.readouterr().err.count("genlab: W&B is gone") == 1
 
 
+def test_without_wandb_is_one_line_and_no_crash(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
+    train(preflight("train", [*TINY, "logger.mode=offline"]), outputs / "run")
+    assert capfd.readouterr().err.count("genlab: W&B is gone") == 1
+    rows = (outputs / "run" / "history.jsonl").read_text().splitlines()
+    assert [json.loads(row)["images_seen"] for row in rows] == [16, 32, 48, 64]
+
+
 @pytest.mark.parametrize("code", [0, 1, 143])
 def test_a_run_ends_with_its_exit_code(code: int, tmp_path: Path) -> None:
     tracked(tmp_path).finish(code)

@@ -121,6 +121,7 @@ def preflight(name: str, overrides: Sequence[str], searchpath: Sequence[str] = (
     if searchpath:
         first.append(f"hydra.searchpath=[{','.join(f'file://{path}' for path in searchpath)}]")
     config = _compose(name, first)
+    _refuse_mistyped(name, [text for text in first if text.startswith("+")])
     if check:
         _check(config)
     return config
@@ -169,6 +170,18 @@ def _explain(name: str, overrides: list[str], error: Exception) -> str:
         elif key not in known and not key.startswith("hydra") and not text.startswith("+"):
             return f"no key {key!r}{near(key, known)}"
     return line_of(error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error)
+
+
+def _refuse_mistyped(name: str, additions: list[str]) -> None:
+    """Raise GenlabError for a key that is added with + and nearly one that there is: nothing would read it."""
+    known = _known_keys(name) if additions else []
+    for text in additions:
+        key = text.split("=", 1)[0].lstrip("+").split("@")[0]
+        owner, dot, own = key.rpartition(".")
+        siblings = [k[len(owner + dot) :] for k in known if k.rpartition(".")[0] == owner]
+        close = difflib.get_close_matches(own, siblings, n=1, cutoff=0.8)
+        if close and own not in siblings and owner.split(".")[0] != "hydra":
+            raise GenlabError(f"no key {key!r}, which + would add for nothing - did you mean {owner}{dot}{close[0]}?")
 
 
 def _known_keys(name: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Files that other processes read too: written whole or not at all, one writer at a time."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -72,12 +73,14 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing(folder: Path, remedy: str = SPACE) -> Iterator[None]:
-    """What the disk refuses, as one line."""
+    """What the disk refuses, as one line with the remedy, which is another where writing is forbidden."""
     try:
         yield
-    except OSError as error:
-        raise GenlabError(f"cannot write in {folder} ({error.strerror}): {remedy}") from None
-    except RuntimeError as error:  # as which torch's writer of archives hides what the disk said
-        if not isinstance(error.__context__, OSError):
+    except (OSError, RuntimeError) as error:
+        # torch's writer of archives hides in a RuntimeError what the disk said
+        said = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(said, OSError):
             raise
-        raise GenlabError(f"cannot write in {folder} ({error.__context__.strerror}): {remedy}") from None
+        forbidden = said.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+        does = remedy.replace("free some space", "make it writable") if forbidden else remedy
+        raise GenlabError(f"cannot write in {folder} ({said.strerror}): {does}") from None

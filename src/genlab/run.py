@@ -64,8 +64,9 @@ class Run:
 
     def lock(self) -> None:
         """Hold the directory until this process ends; raises GenlabError if another holds it."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.path / ".lock", "a+")  # noqa: SIM115 - open as long as the lock is held
+        with writing(self.path, SPACE):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.path / ".lock", "a+")  # noqa: SIM115 - open as long as the lock is held
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -250,7 +251,7 @@ class Run:
 def _loaded(path: Path) -> dict[str, Any]:
     """Tensors and plain values, and nothing that could run; whole files that hold something else are refused."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except (
         pickle.UnpicklingError,
         RuntimeError,
@@ -259,6 +260,9 @@ def _loaded(path: Path) -> dict[str, Any]:
         raise GenlabError(
             f"{path} holds more than tensors and plain values: refused, it is no checkpoint of genlab"
         ) from None
+    if not isinstance(state, dict) or not {"images_seen", "state_dict", "averages"} <= state.keys():
+        raise GenlabError(f"{path} is no checkpoint of genlab: refused")
+    return state
 
 
 def _object(path: Path) -> dict[str, Any]:

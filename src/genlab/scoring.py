@@ -143,11 +143,10 @@ def trained(run: str | None) -> GenerativeModule:
 
 def adopt(module: GenerativeModule, tensors: dict[str, torch.Tensor], origin: str) -> None:
     """Load a state dict; raises GenlabError that names what does not fit."""
-    own = module.state_dict()
-    wrong = [name for name in {**own, **tensors} if name not in own or name not in tensors]
-    wrong += [name for name in own if name in tensors and own[name].shape != tensors[name].shape]
+    own, found = ({name: tuple(t.shape) for name, t in d.items()} for d in (module.state_dict(), tensors))
+    wrong = sorted(name for name in {**own, **found} if own.get(name) != found.get(name))
     if wrong:
-        some = ", ".join(sorted(wrong)[:3])
+        some = ", ".join(f"{name} {found.get(name, 'missing')} for {own.get(name, 'none')}" for name in wrong[:3])
         raise GenlabError(
             f"the checkpoint of {origin} is of another model: {len(wrong)} of its tensors do not fit ({some}, ...)"
         )

@@ -119,9 +119,12 @@ class Wandb(Tracker):
         self._attempt(lambda run: run.log(row))
 
     def picture(self, name: str, path: Path, images_seen: int) -> None:
-        import wandb
+        def show(run: Any) -> None:
+            import wandb
 
-        self._attempt(lambda run: run.log({name: wandb.Image(str(path)), "images_seen": images_seen}))
+            run.log({name: wandb.Image(str(path)), "images_seen": images_seen})
+
+        self._attempt(show)
 
     def summarize(self, values: dict[str, Any]) -> None:
         self._attempt(lambda run: run.summary.update(values))
@@ -138,11 +141,11 @@ class Wandb(Tracker):
                 self._gone(error)
 
     def _gone(self, error: Exception) -> None:
-        import wandb
-
         self.run = None
         print(f"genlab: W&B is gone ({printable(error)}); history.jsonl goes on without it", file=sys.stderr)
         with suppress(Exception):  # or it would print a traceback of its own at the end of this process
+            import wandb
+
             wandb.teardown()
 
 

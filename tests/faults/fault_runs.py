@@ -35,6 +35,26 @@ FAMILIES = {  # a new one joins every test of exactness by a line here
     "accumulated": ["experiment=digits/dcgan", "trainer.accumulate=2"],
     "classifier": ["experiment=digits/noisy_classifier"],
 }
+# Where a run is caught: it says so, and waits. `at` images have been seen there.
+LINGER = """
+import sys, time
+from genlab.module import GenerativeModule
+def linger(owner, name, at):
+    original = getattr(owner, name)
+    def lingering(*args, **kwargs):
+        module = next((a for a in args if isinstance(a, GenerativeModule)), None)
+        if module is None or module.images_seen == at:
+            print("here", file=sys.stderr, flush=True)
+            time.sleep(100)
+        return original(*args, **kwargs)
+    setattr(owner, name, lingering)
+from genlab.callbacks.guard import Guard
+original = Guard._received
+def received(self, *args):
+    print("received", file=sys.stderr, flush=True)
+    original(self, *args)
+Guard._received = received
+"""
 SECONDS = 120.0  # that anything may take before it is given up
 
 forkserver = multiprocessing.get_context("forkserver")
@@ -153,4 +173,4 @@ def assert_same_run(ours: Run, theirs: Run) -> None:
         assert_equal(rows(ours, "metrics.jsonl"), rows(theirs, "metrics.jsonl"))
 
 
-__all__ = ["FAMILIES", "Process", "assert_equal", "assert_same_run", "finished", "rows", "signal"]
+__all__ = ["FAMILIES", "LINGER", "Process", "assert_equal", "assert_same_run", "finished", "rows", "signal"]

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from fault_runs import FAMILIES, TINY, assert_same_run
+from fault_runs import FAMILIES, TINY, assert_same_run, finished
 
+from genlab.config import preflight, run_dir
 from genlab.run import Run
 
 Fault = Callable[[str], AbstractContextManager[None]]
@@ -95,6 +96,18 @@ def test_no_rank_outlives_another(who: str, outputs: Path, fault: Fault) -> None
         assert state["images_seen"] == 96
         if "first" not in who:
             assert code in (2, 137), said  # Lightning may be faster than the word
+
+
+def test_another_number_of_devices_is_told(outputs: Path, fault: Fault) -> None:
+    with fault("15 another batch or number of devices"):
+        single = [override for override in PAIR if override != "trainer=ddp"]
+        alone = [*FAMILIES["vae"], *single, "trainer.devices=1", "trainer.max_images=96"]
+        finished(Path(run_dir(preflight("train", alone))), alone)
+        pair = Pair(outputs, "vae")
+        code, said = pair.wait()
+        assert code == 0, said
+        assert "devices 1 -> 2 from 96 images on: the run goes on, but is not bit for bit" in said
+        assert (pair.run.status["state"], pair.run.saved_images) == ("finished", 320)
 
 
 @pytest.mark.parametrize("family", ["vae", "gan-ada"])

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from fault_runs import FAMILIES, Process, assert_same_run, finished
+from fault_runs import FAMILIES, LINGER, Process, assert_same_run, finished
 
 from genlab.run import Run
 
@@ -15,26 +15,6 @@ BUSY = [
     *("trainer.log_every=80", "trainer.validate_every=64", "trainer.sample_every=48", "trainer.evaluate_every=96"),
     *("trainer.checkpoint_every=32", "trainer.max_images=160", "evaluation.n=8", "evaluation.likelihood=false"),
 ]
-# Where a run is caught: it says so, and waits. `at` images have been seen there.
-LINGER = """
-import sys, time
-from genlab.module import GenerativeModule
-def linger(owner, name, at):
-    original = getattr(owner, name)
-    def lingering(*args, **kwargs):
-        module = next((a for a in args if isinstance(a, GenerativeModule)), None)
-        if module is None or module.images_seen == at:
-            print("here", file=sys.stderr, flush=True)
-            time.sleep(100)
-        return original(*args, **kwargs)
-    setattr(owner, name, lingering)
-from genlab.callbacks.guard import Guard
-original = Guard._received
-def received(self, *args):
-    print("received", file=sys.stderr, flush=True)
-    original(self, *args)
-Guard._received = received
-"""
 PLACES = {
     "the data are loaded": (0, "import genlab.data.digits as d; linger(d.Digits, 'split', 0)"),
     "the tracker starts": (0, "import genlab.tracking as t; linger(t.Nothing, 'start', 0)"),
