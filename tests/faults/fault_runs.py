@@ -49,10 +49,9 @@ def linger(owner, name, at):
         return original(*args, **kwargs)
     setattr(owner, name, lingering)
 from genlab.callbacks.guard import Guard
-original = Guard._received
-def received(self, *args):
+def received(self, signum, frame, original=Guard._received):
     print("received", file=sys.stderr, flush=True)
-    original(self, *args)
+    original(self, signum, frame)
 Guard._received = received
 """
 SECONDS = 120.0  # that anything may take before it is given up

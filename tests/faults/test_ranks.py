@@ -18,7 +18,7 @@ from genlab.run import Run
 
 Fault = Callable[[str], AbstractContextManager[None]]
 pytestmark = pytest.mark.faults
-TIMEOUT = 60.0  # the second rank may take long to start
+TIMEOUT = 40.0  # the second rank may take long to start
 PAIR = [
     *TINY,
     *("trainer=ddp", "trainer.devices=2", f"trainer.timeout={TIMEOUT:g}", "trainer.max_images=320"),

@@ -24,7 +24,7 @@ PLACES = {
     "it draws at the end": (160, "import genlab.training as t; linger(t, 'film', 160)"),
     "it evaluates at the end": (160, "import genlab.scoring as s; linger(s.Scoring, 'module', 160)"),
 }
-SLEEPING_BATCH = "linger(GenerativeModule, 'fit_batch', 80)"
+SLEEPING_BATCH = "linger(GenerativeModule, 'training_step', 80)"
 SLOW_SAVE = """
 import torch, sys, time
 original = torch.save
