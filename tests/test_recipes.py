@@ -13,6 +13,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from genlab.config import conf_dir, preflight, sweeps_dir
+from genlab.errors import GenlabError
 from genlab.instantiation import build
 from genlab.training import train
 
@@ -189,3 +190,30 @@ def test_a_model_beats_the_default_network_and_the_command_line_beats_the_model(
     assert preflight("train", ["model=ddpm", "sampler=ddim"]).sampler._target_.endswith("DDIM")
     config = preflight("train", ["experiment=digits/ddpm", "sampler=ddim", "sampler.steps=7", "optimizer.lr=0.5"])
     assert (config.sampler.steps, config.optimizer.lr) == (7, 0.5)
+
+
+OWN = {
+    "digits/ddpm": "ddim",
+    "digits/dcgan": "truncation",
+    "digits/vae": "ex_post",
+    "digits/hvae": "temperature",
+    "digits/glow": "tempered",
+    "digits/transformer": "nucleus",
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("sampler", sorted(set(OWN.values())))
+def test_a_sampler_of_another_family_is_refused_before_training(name: str, sampler: str) -> None:
+    config = preflight("train", [f"experiment={name}", f"sampler={sampler}"])
+    ladders = {"ex_post", "temperature"}  # which draw latents of VAEs of either kind
+    if sampler == OWN[name] or {sampler, OWN[name]} == ladders:
+        build(config.model)
+    else:
+        with pytest.raises(GenlabError, match="is of another family than"):
+            build(config.model)
+
+
+def test_a_sampler_for_a_model_that_takes_none_is_refused() -> None:
+    with pytest.raises(GenlabError, match="vqvae takes no sampler"):
+        preflight("train", ["experiment=digits/vqvae", "sampler=ddim"])

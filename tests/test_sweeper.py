@@ -191,7 +191,7 @@ def test_a_stopped_search_goes_on_where_it_was(program: Path) -> None:
     assert code == 0, err
     assert "2 of 4 trials have ended already" in out
     xs = [x for _, x, _ in ran(program)]
-    assert xs[:2] == [t["params"]["x"] for t in trials(program)][:2]
+    assert set(xs[:2]) == {t["params"]["x"] for t in trials(program)[:2]}, "two at once, whichever began first"
     assert set(xs[4:]) == set(xs[2:4]), "the interrupted ones again, with their values, and no others"
 
 

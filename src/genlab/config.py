@@ -246,6 +246,8 @@ def _check(config: DictConfig) -> None:
     for group in ("objective", "penalty", "critic_augment"):
         if config[group] is not None and group not in config.model:
             raise GenlabError(f"model={config.model_name} takes no {group}: only GANs do")
+    if config.sampler is not None and "sampler" not in config.model:
+        raise GenlabError(f"model={config.model_name} takes no sampler: set sampler=null")
     if config.dequantization is not None and "dequantization" not in config.model:
         raise GenlabError(f"model={config.model_name} takes no dequantization: only flows do")
     check_writable(Path(run_dir(config)))

@@ -13,6 +13,7 @@ class Decoding:
     et al. 2020, arXiv:1904.09751, eq. 2 and 3), 1 for all. Raises GenlabError for values that leave no token.
     """
 
+    needs = "network"
     steps = 1
 
     def __init__(self, temperature: float, top_k: int | None, top_p: float):

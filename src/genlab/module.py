@@ -130,6 +130,13 @@ class GenerativeModule(L.LightningModule, abc.ABC):
 
     # ------------------------------------------------------------------ written once for every family
 
+    def drawn_by(self, sampler: Any) -> Any:
+        """The sampler; raises GenlabError for one of another family, before hours of training and not after them."""
+        if sampler is not None and not hasattr(self, getattr(sampler, "needs", "")):
+            name, own = type(sampler).__name__, type(self).__name__
+            raise GenlabError(f"sampler={name} is of another family than {own}: take one of its own, or sampler=null")
+        return sampler
+
     @torch.no_grad()
     def generate(self, noise: NoiseStream, n: int, y: Tensor | None = None) -> Tensor:
         """n samples in data space; a conditional model that is given no y draws it uniformly from the stream."""

@@ -28,6 +28,8 @@ STD = torch.tensor([0.3, 0.8])
 class Start:
     """A sampler that stays where it starts."""
 
+    needs = "denoiser"
+
     def check(self, path): ...
 
     def trajectory(self, denoiser, x, noise, y=None):

@@ -29,6 +29,8 @@ STD = torch.tensor([0.3, 2.0])
 class Unused:
     """No test here samples by steps."""
 
+    needs = "denoiser"
+
     def check(self, denoiser): ...
 
 

@@ -17,6 +17,7 @@ class Truncation:
     that are too large again. A choice of sampling, so not of the run's hash. Raises GenlabError for a negative value.
     """
 
+    needs = "generator"
     steps = 1
 
     def __init__(self, value: float):

@@ -14,6 +14,7 @@ class Tempered:
     Kingma & Dhariwal 2018, arXiv:1807.03039, section 5.2. It is a choice of sampling: log_prob stays that of T = 1.
     """
 
+    needs = "bijection"
     steps = 1
 
     def __init__(self, temperature: float):

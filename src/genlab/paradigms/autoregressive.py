@@ -40,7 +40,8 @@ class Autoregressive(GenerativeModule):
 
     def __init__(self, *, network: Network, head: Head, joint: bool, sampler: Decoding, **common: Any):
         super().__init__(**common)
-        self.network, self.head, self.joint, self.sampler = network, head, joint, sampler
+        self.network, self.head, self.joint = network, head, joint
+        self.sampler = self.drawn_by(sampler)
         channels = self.shape[0] if joint else 1
         self.positions = math.prod(self.shape) // channels
         self.row = self.positions // (self.shape[-2] if len(self.shape) > 1 else 1)

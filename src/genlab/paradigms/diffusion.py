@@ -51,12 +51,14 @@ class Diffusion(GenerativeModule):
         **common,
     ):
         super().__init__(**common)
-        sampler.check(denoiser)  # before hours of training, not after them
+        self.denoiser = denoiser
+        self.sampler = self.drawn_by(sampler)
+        sampler.check(denoiser)
         if self.codec.unbounded and sampler.threshold is not None:
             raise GenlabError(
                 "these data have no bounds to clip x̂ to: set sampler.threshold=null, or take another sampler"
             )
-        self.denoiser, self.times, self.weight, self.sampler = denoiser, times, weight, sampler
+        self.times, self.weight = times, weight
         self.reduction, self.variational, self.augment = reduction, variational, augment
         self.coupling, self.prior = coupling or Independent(), prior or Normal()
         if not self.prior.gaussian and not (denoiser.path.vanishing and sampler.deterministic and density is None):

@@ -36,10 +36,8 @@ class Flow(GenerativeModule):
         **common: Any,
     ):
         super().__init__(**common)
-        sampler = sampler or Tempered(1.0)
-        if not hasattr(sampler, "latents"):
-            raise GenlabError(f"a flow has no use for {type(sampler).__name__}: set sampler=tempered, or null")
-        self.bijection, self.dequantization, self.sampler = bijection, dequantization, sampler
+        self.bijection, self.dequantization = bijection, dequantization
+        self.sampler = self.drawn_by(sampler or Tempered(1.0))
         self.averaged = (f"bijection.{bijection.evaluated}".rstrip("."),)
         if bijection.solved:
             self.likelihood = "ode"

@@ -61,9 +61,7 @@ class GAN(GenerativeModule):
             if len(self.shape) != 3:
                 raise GenlabError("critic_augment changes images, and these data are none: set critic_augment=null")
         self.latent, self.n_critic, self.packing, self.collapse = latent, n_critic, packing, collapse
-        if sampler is not None and not hasattr(sampler, "sample"):
-            raise GenlabError(f"sampler={type(sampler).__name__}: a GAN draws in one step; there is sampler=truncation")
-        self.sampler = sampler
+        self.sampler = self.drawn_by(sampler)
         self.optimizations = (*self.optimizations, critic_optimizer)
 
     def loss(self, x: Tensor, y: Tensor | None) -> dict[str, Tensor]:

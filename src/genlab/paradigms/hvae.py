@@ -54,7 +54,7 @@ class HVAE(GenerativeModule):
             raise GenlabError(f"model.importance={importance}: the bound needs 1 sample (the ELBO) or more")
         self.encoder, self.decoder, self.head = encoder, decoder, head
         self.parametrization, self.objective = parametrization, objective
-        self.discrete, self.sampler, self.noisy = head.discrete, sampler, noisy
+        self.discrete, self.sampler, self.noisy = head.discrete, self.drawn_by(sampler), noisy
         shapes: list[tuple[int, ...]] = decoder.shapes  # pyright: ignore[reportAssignmentType] - of the levels
         self.levels = [math.prod(shape) for shape in shapes]
         self.importance, self.bound = importance, "ELBO" if importance == 1 else f"IW-{importance}"

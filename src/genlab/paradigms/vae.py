@@ -55,7 +55,7 @@ class VAE(GenerativeModule):
             raise GenlabError(f"model.importance={importance}: the bound needs 1 sample (the ELBO) or more")
         self.encoder, self.decoder, self.head = encoder, decoder, head
         self.posterior, self.prior, self.objective = posterior, prior, objective
-        self.discrete, self.sampler = head.discrete, sampler
+        self.discrete, self.sampler = head.discrete, self.drawn_by(sampler)
         self.latent, self.importance, self.noisy = latent, importance, noisy
         self.bound = "ELBO" if importance == 1 else f"IW-{importance}"
         self._unseen, self._collapses = True, 0

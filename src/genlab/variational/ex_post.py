@@ -20,6 +20,7 @@ class ExPost:
     GenlabError for a conditional model.
     """
 
+    needs = "draw"
     steps = 1
 
     def __init__(self, source: Source, components: int, images: int, seed: int):

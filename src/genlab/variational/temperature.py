@@ -20,6 +20,7 @@ class Temperature:
     It is a choice of sampling: log_prob stays that of t = 1.
     """
 
+    needs = "draw"
     steps = 1
 
     def __init__(self, temperature: float):

@@ -30,6 +30,8 @@ class Sampler(abc.ABC):
     computes in. Raises GenlabError unless steps ≥ 1.
     """
 
+    needs: ClassVar[str] = "denoiser"
+    """The part of a model that it works on."""
     needs_derivative: ClassVar[bool] = False
     needs_exploding: ClassVar[bool] = False
     divides_by_alpha: ClassVar[bool] = False
