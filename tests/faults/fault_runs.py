@@ -88,7 +88,8 @@ class Process:
         cache = {"GENLAB_CACHE": os.environ["GENLAB_CACHE"], **environment}
         self._seen = self.stderr
         arguments = (str(folder), [*TINY, *overrides], before, cache, torch.get_num_threads())
-        self.process = forkserver.Process(target=_run, args=arguments)
+        # none outlives the tests, not even one whose test has failed
+        self.process = forkserver.Process(target=_run, args=arguments, daemon=True)
         self.process.start()
 
     def send(self, signum: int) -> None:
