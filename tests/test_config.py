@@ -36,6 +36,7 @@ from genlab.instantiation import build
         ("outputs=/dev/null/x", "cannot make the folder /dev/null/x"),
         ("outputs=/proc/x", "cannot make the folder /proc/x"),
         ("network=dcgan", "model"),
+        ("likelihood=null", "none of a group is written ~likelihood"),
         ("a b", "cannot read the override"),
     ],
 )

@@ -115,9 +115,14 @@ def preflight(name: str, overrides: Sequence[str], searchpath: Sequence[str] = (
     Raises GenlabError in one line, with the nearest key or option where something is mistyped.
     """
     try:
-        first = [_first(o) for o in OverridesParser.create().parse_overrides(list(overrides))]
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        first = [_first(o) for o in parsed]
     except HydraException as error:
         raise GenlabError(f"cannot read the override: {line_of(error)}") from None
+    for override in parsed:
+        group = override.key_or_group
+        if override.value() is None and not override.is_delete() and (conf_dir() / group).is_dir():
+            raise GenlabError(f"{group}=null: none of a group is written ~{group}")
     if searchpath:
         first.append(f"hydra.searchpath=[{','.join(f'file://{path}' for path in searchpath)}]")
     config = _compose(name, first)
@@ -247,7 +252,7 @@ def _check(config: DictConfig) -> None:
         if config[group] is not None and group not in config.model:
             raise GenlabError(f"model={config.model_name} takes no {group}: only GANs do")
     if config.sampler is not None and "sampler" not in config.model:
-        raise GenlabError(f"model={config.model_name} takes no sampler: set sampler=null")
+        raise GenlabError(f"model={config.model_name} takes no sampler: leave it out")
     if config.dequantization is not None and "dequantization" not in config.model:
         raise GenlabError(f"model={config.model_name} takes no dequantization: only flows do")
     check_writable(Path(run_dir(config)))

@@ -134,7 +134,7 @@ class GenerativeModule(L.LightningModule, abc.ABC):
         """The sampler; raises GenlabError for one of another family, before hours of training and not after them."""
         if sampler is not None and not hasattr(self, getattr(sampler, "needs", "")):
             name, own = type(sampler).__name__, type(self).__name__
-            raise GenlabError(f"sampler={name} is of another family than {own}: take one of its own, or sampler=null")
+            raise GenlabError(f"sampler={name} is of another family than {own}: take one of its own, or none")
         return sampler
 
     @torch.no_grad()

@@ -25,7 +25,7 @@ class Variational(nn.Module):
     def __init__(self, shape: Sequence[int], levels: int | None, layers: int, width: int):
         super().__init__()
         if levels is None or len(shape) != 3:
-            raise GenlabError("variational dequantization is for images of grey levels: set dequantization=null")
+            raise GenlabError("variational dequantization is for images of grey levels: write ~dequantization")
         if layers < 2:
             raise GenlabError(f"dequantization.layers={layers}: the two colours of a checkerboard need 2 or more")
         self.cell = 2 / (levels - 1)

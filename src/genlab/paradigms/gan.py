@@ -59,7 +59,7 @@ class GAN(GenerativeModule):
         if critic_augment is not None:
             critic_augment.check(objective)
             if len(self.shape) != 3:
-                raise GenlabError("critic_augment changes images, and these data are none: set critic_augment=null")
+                raise GenlabError("critic_augment changes images, and these data are none: write ~critic_augment")
         self.latent, self.n_critic, self.packing, self.collapse = latent, n_critic, packing, collapse
         self.sampler = self.drawn_by(sampler)
         self.optimizations = (*self.optimizations, critic_optimizer)
