@@ -27,6 +27,8 @@ STD = torch.tensor([0.3, 2.0])
 class Unused:
     """Validation draws no samples."""
 
+    needs = "denoiser"
+
     def check(self, denoiser: Denoiser) -> None: ...
 
 

@@ -24,3 +24,5 @@ if __name__ == "__main__":
     book.counts[:4] = 0
     book.revive(given["z"][0][rank::2])
     torch.save(book.state_dict(), folder / f"revived{rank}.pt")
+    dist.barrier()  # one that leaves while the other still hears from it takes that one down
+    dist.destroy_process_group()
