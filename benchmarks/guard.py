@@ -20,6 +20,7 @@ import torch
 
 from genlab.callbacks.progress import Report
 from genlab.config import preflight
+from genlab.fitting import lightning
 from genlab.module import GenerativeModule
 from genlab.run import Run
 from genlab.training import Session
@@ -73,7 +74,7 @@ def measured(network: str, steps: int) -> Coin:
         session = Session(config, Run(Path(folder)), Report(Path(folder), "", 1), leader=True)
         session.run.lock()
         session.build()
-        trainer, coin = session.trainer(), Coin()
+        trainer, coin = lightning(config.trainer, session.module, session.callbacks), Coin()
         trainer.callbacks.insert(0, coin)  # pyright: ignore
         trainer.fit(session.module, session.data)
         session.close()

@@ -17,6 +17,7 @@ import torch
 
 from genlab.callbacks.progress import Report
 from genlab.config import preflight
+from genlab.fitting import lightning
 from genlab.instantiation import build
 from genlab.noise import NoiseStream
 from genlab.run import Run
@@ -43,7 +44,7 @@ def platform() -> float:
         session = Session(config, Run(Path(folder)), Report(Path(folder), "", IMAGES), leader=True)
         session.run.lock()
         session.build()
-        session.trainer().fit(session.module, session.data)
+        lightning(config.trainer, session.module, session.callbacks).fit(session.module, session.data)
         seconds = session.clock.seconds
         session.close()
     return seconds

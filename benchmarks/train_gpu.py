@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from genlab.callbacks.progress import Report
 from genlab.config import preflight
 from genlab.data.source import Batch
+from genlab.fitting import lightning
 from genlab.instantiation import build
 from genlab.run import Run
 from genlab.training import Session
@@ -49,7 +50,7 @@ def platform(batch: int, steps: int) -> float:
         session.build()
         session.source = Noise()
         warm = Warm(steps // 3)
-        trainer = session.trainer()
+        trainer = lightning(config.trainer, session.module, session.callbacks)
         trainer.callbacks.insert(0, warm)  # before the checkpoint of the last batch  # pyright: ignore
         trainer.fit(session.module, session.data)
         session.close()

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -60,6 +61,53 @@ def test_two_ranks_equal_one_process_and_write_one_record(outputs: Path) -> None
     assert alone["value"] == pytest.approx(shared["value"], rel=1e-5), "two ranks draw and score what one does"
     curve = [json.loads(line) for line in (run.path / "history.jsonl").read_text().splitlines()]
     assert sum("eval/fd_digits" in row for row in curve) == 2, "scored during training, by both ranks together"
+
+
+@pytest.mark.slow
+def test_weights_in_parts_learn_as_whole_ones_do(outputs: Path) -> None:
+    """trainer=fsdp: checkpoints, averages, moments, validation, pictures and scores are those of trainer=ddp."""
+    overrides = [*OVERRIDES, "experiment=digits/dit", "optimizer.clip_norm=0.5", "trainer.accumulate=2", "logger=none"]
+    overrides += ["trainer.max_images=96", "trainer.accelerator=cpu", "evaluation.likelihood=false"]
+    overrides += [f"trainer.{what}_every=48" for what in ("evaluate", "validate", "sample", "checkpoint", "log")]
+    runs = []
+    for strategy in ("ddp", "fsdp"):
+        folder = outputs / strategy
+        command = [sys.executable, "-m", "genlab.train", *overrides, f"trainer={strategy}", f"outputs={folder}"]
+        environment = {**os.environ, "GENLAB_OUTPUTS": str(outputs), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=180)
+        assert done.returncode == 0, done.stderr
+        (status,) = folder.glob("digits/dit/*/status.json")
+        runs.append(Run(status.parent))
+    for which, more in (("last", ("optimizers", "callbacks")), ("best", ())):
+        theirs, ours = (run.load_checkpoint(which) for run in runs)
+        assert ours is not None
+        assert theirs is not None
+        for part in ("state_dict", "averages", "best", "images_seen", *more):
+            assert_close(ours[part], theirs[part], part)
+    for name in ("history.jsonl", "metrics.jsonl"):
+        theirs, ours = ([json.loads(row) for row in (run.path / name).read_text().splitlines()] for run in runs)
+        assert len(ours) == len(theirs)
+        for row, other in zip(ours, theirs, strict=True):
+            timed = row.get("metric") in ("ms_per_sample", "train_images_per_second")
+            kept = [] if timed else [k for k, v in row.items() if isinstance(v, float) and "second" not in k]
+            assert_close({k: row[k] for k in kept}, {k: other[k] for k in kept}, name)
+    theirs, ours = (sorted(path.name for path in run.samples.iterdir()) for run in runs)
+    assert ours == theirs
+
+
+def assert_close(ours: Any, theirs: Any, where: str) -> None:
+    """To float32's tolerance, all the way down."""
+    if isinstance(ours, torch.Tensor | float):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5, equal_nan=True, msg=lambda m: f"{where}: {m}")
+    elif isinstance(ours, dict):
+        assert ours.keys() == theirs.keys(), where
+        for key in ours:
+            assert_close(ours[key], theirs[key], f"{where}/{key}")
+    elif isinstance(ours, list):
+        for i, (x, y) in enumerate(zip(ours, theirs, strict=True)):
+            assert_close(x, y, f"{where}/{i}")
+    else:
+        assert ours == theirs, where
 
 
 @pytest.mark.slow

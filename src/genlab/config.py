@@ -239,6 +239,8 @@ def _check(config: DictConfig) -> None:
     for key in ("max_images", "batch", "accumulate", "devices", "num_nodes", "keep", "log_every"):
         if trainer[key] < 1:
             raise GenlabError(f"trainer.{key}={trainer[key]}: at least 1 is needed")
+    if trainer.strategy not in ("ddp", "fsdp"):
+        raise GenlabError(f"trainer.strategy={trainer.strategy}: there is ddp and fsdp")
     for name in trainer.requeue_signals:
         if name not in signal.Signals.__members__ or name in ("SIGINT", "SIGTERM", "SIGKILL", "SIGSTOP"):
             raise GenlabError(

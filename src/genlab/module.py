@@ -18,6 +18,7 @@ from genlab.data.source import Batch
 from genlab.errors import GenlabError
 from genlab.noise import NoiseStream
 from genlab.optimization import Optimization, moving
+from genlab.sharding import FullySharded, full
 
 
 class Frame(NamedTuple):
@@ -53,6 +54,8 @@ class GenerativeModule(L.LightningModule, abc.ABC):
     """Over how many draws of a log-density, each with its own dequantization, its value is averaged."""
     averaged: tuple[str, ...]
     """The submodules that sampling uses: their running average is kept, and their calls are its cost."""
+    shards: ClassVar[bool] = False
+    """Whether its weights can be split over ranks: all that learn are in `averaged`, whose parts are only called."""
     judged_by: ClassVar[str | None] = None
     """Of a module that cannot draw, the held-out term that is a run's objective in place of its samples' scores."""
     reconstructs: ClassVar[bool] = False
@@ -248,6 +251,12 @@ class GenerativeModule(L.LightningModule, abc.ABC):
     def _terms(self, batch: Batch) -> dict[str, Tensor]:
         return self.loss(self.codec.encode(batch.x), batch.y if self.classes else None)
 
+    def configure_model(self) -> None:
+        """Split the weights over the ranks, if that is how they train."""
+        if isinstance(self.trainer.strategy, FullySharded):
+            for name in self.averaged:
+                self.trainer.strategy.shard(self.get_submodule(name))
+
     def configure_optimizers(self) -> Optimizer | list[Optimizer]:
         return self.optimizations[0].build(self.parameters())
 
@@ -286,7 +295,7 @@ class GenerativeModule(L.LightningModule, abc.ABC):
         ours, wrong = [], []
         for p in moving(optimizer):
             ours.append(names[id(p)])
-            wrong += [] if p.grad.isfinite().all() else ours[-1:]
+            wrong += [] if full(p.grad.isfinite().all()) else ours[-1:]
         whole = os.path.commonpath([name.replace(".", "/") for name in ours]).replace("/", ".") or "the model"
         first = f", first {wrong[0]}" if wrong else ""  # none where only their norm is too large for a number
         self.nonfinite.append(f"{len(wrong)} of {len(ours)} gradients of {whole}{first}")

@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 
 from genlab.errors import GenlabError
 from genlab.schedules import Schedule
+from genlab.sharding import full, local
 
 
 class Optimization:
@@ -63,7 +64,7 @@ class Optimization:
 
     def norm(self, optimizer: Optimizer) -> Tensor:
         """() the common norm of this optimizer's gradients."""
-        return nn.utils.get_total_norm([p.grad for p in moving(optimizer)])
+        return full(nn.utils.get_total_norm([p.grad for p in moving(optimizer)]))
 
     def clip(self, optimizer: Optimizer, norm: Tensor) -> None:
         """Scale its gradients, whose norm this is, down to `clip_norm`, if they are longer; leave none beyond `skip_norm`."""
@@ -84,7 +85,7 @@ class Optimization:
             optimizer.zero_grad(set_to_none=True)
             return
         for p in moving(optimizer):
-            p.grad.nan_to_num_(nan=0.0, posinf=1e5, neginf=-1e5)
+            local(p.grad).nan_to_num_(nan=0.0, posinf=1e5, neginf=-1e5)
         self.clip(optimizer, self.norm(optimizer))
 
 

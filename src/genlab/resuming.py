@@ -15,6 +15,7 @@ def conditions(options: DictConfig, device: torch.device) -> dict[str, Any]:
         "batch": options.batch,
         "accumulate": options.accumulate,
         "devices": options.devices * options.num_nodes,
+        "strategy": options.strategy,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),

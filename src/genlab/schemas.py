@@ -45,6 +45,7 @@ class TrainerConfig:
     accelerator: str = "auto"
     devices: int = 1
     num_nodes: int = 1
+    strategy: str = "ddp"  # of several devices: ddp, each with all weights; fsdp, each with a part of them
     precision: str = "32-true"
     deterministic: bool = (
         False  # bit-equal repeats on one machine, at some cost on CUDA; an operation that cannot is an error

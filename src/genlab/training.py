@@ -1,18 +1,14 @@
 """One run from configuration to metrics."""
 
-import logging
 import os
 import sys
-import warnings
-from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from omegaconf import DictConfig, OmegaConf
 
@@ -32,6 +28,7 @@ from genlab.data.datamodule import DataModule
 from genlab.errors import GenlabError
 from genlab.evaluation.banks import gathered, ranks
 from genlab.failures import explained
+from genlab.fitting import lightning, sharded
 from genlab.instantiation import build
 from genlab.launched import leader, local_rank
 from genlab.module import GenerativeModule
@@ -42,9 +39,6 @@ from genlab.redaction import redact
 from genlab.run import Run
 from genlab.scoring import Scoring, adopt
 from genlab.tracking import Nothing, Tracker
-
-logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # what it says of devices and limits is not the user's
-warnings.filterwarnings("ignore", module="lightning")
 
 
 def train(config: DictConfig, folder: Path) -> float | None:
@@ -92,7 +86,8 @@ class Session:
         self.config, self.plain = config, {key: value for key, value in plain.items() if key != "hydra"}
         self.run, self.report, self.leader = run, report, leader
         self.clock, self.finite = Clock(), Finite(run, config.trainer.skip_nonfinite)
-        self.guard = Guard(config.trainer.requeue_signals, leader)
+        self.sharded = sharded(config.trainer)
+        self.guard = Guard(config.trainer.requeue_signals, leader, together=self.sharded)
         self.launcher: _SubprocessScriptLauncher | None = None
         self.tracker: Tracker = Nothing()  # until the model stands
 
@@ -121,10 +116,14 @@ class Session:
             torch.use_deterministic_algorithms(True)
         torch.manual_seed(key(self.config.seed, "initialization"))
         self.module = build(self.config.model)
+        if self.sharded and not self.module.shards:
+            name = type(self.module).__name__
+            raise GenlabError(f"trainer=fsdp is for diffusion and flow matching: a {name} trains with trainer=ddp")
         self.module.accumulate = options.accumulate
         if options.sync_batchnorm:
             synchronize(self.module)
-        self.ema, self.source = EMA(self.module, options.batch), build(self.config.data.source)
+        self.ema = EMA(self.module, options.batch, partial(build, self.config.model))
+        self.source = build(self.config.data.source)
         budget = (self.config.seed, options.max_images, options.serve, options.serve_share)
         self.data = DataModule(self.source, options.batch, *budget)
         # with force the others may be here before the first has cleared the folder
@@ -155,15 +154,18 @@ class Session:
         own = [Resume(state), self.ema, Budget(self.config.seed, options.batch), self.clock, self.finite]
         kept = (self.guard, self.ema, self.clock, options.batch)
         checkpoint = Checkpoint(run, self.ema, self.clock, self.guard, options, here, state)
+        history = None
         if self.leader:
             history = History(run, self.tracker, self.clock, options.batch, options.log_every, self.images_seen)
+        if self.leader or self.sharded:
             pictures = options.sample_every if self.module.judged_by is None or self.module.reconstructs else 0
             held_out = self.source.split("test")
             samples = Samples(run, self.tracker, self.config.seed, held_out.x, *kept, pictures)
             self.validation = Validation(held_out, history, self.config.seed, *kept, options.validate_every)
             self.occasions = [self.validation, samples, *self._evaluations(checkpoint, history)]
             checkpoint.occasions = self.occasions
-            callbacks = [*own, history, *self.occasions, checkpoint, self.guard, self.report]
+            curve = [] if history is None else [history]
+            callbacks = [*own, *curve, *self.occasions, checkpoint, self.guard, *([self.report] if self.leader else [])]
         else:  # the other ranks restore, score and stop with the first, and write nothing
             callbacks = [*own, *self._evaluations(checkpoint, None), self.guard]
         for callback in callbacks:
@@ -195,71 +197,49 @@ class Session:
             self.fit()
         self.module.to(self.device)  # Lightning leaves it on the CPU
         objective, judge = None, self.module.judged_by
-        with self.ema.applied():
+        with self.ema.applied(self.module) as module:
             if self.leader and (judge is None or self.module.reconstructs):
-                self._draw()
+                self._draw(module)
             if judge is not None:
                 objective = self.validation.last.get(f"val/{judge}") if self.leader else None
             elif self.config.evaluation.n:
-                objective = self._evaluate()
+                objective = self._evaluate(module)
         self.end("finished", None, objective)
         return objective
 
     def fit(self) -> None:
         """Lightning's loop, of which signals and processes are our own matter."""
-        trainer = self.trainer()
+        trainer = lightning(self.config.trainer, self.module, self.callbacks)
         if self.leader and isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
             os.environ[processes.LEADER] = str(os.getpid())
             self.launcher = trainer.strategy.launcher
-        # its handler of SIGTERM saves nothing, talks to other ranks from within, and ends with exit code 0
-        trainer._signal_connector.register_signal_handlers = lambda: None
         trainer.fit(self.module, self.data)
 
-    def trainer(self) -> L.Trainer:
-        options = self.config.trainer
-        # a GAN's steps each leave half of the parameters out
-        unused = not self.module.automatic_optimization
-        ddp = DDPStrategy(find_unused_parameters=unused, timeout=timedelta(seconds=options.timeout))
-        return L.Trainer(
-            max_epochs=1,
-            accelerator=options.accelerator,
-            devices=options.devices,
-            num_nodes=options.num_nodes,
-            strategy=ddp if options.devices * options.num_nodes > 1 else "auto",
-            precision=options.precision,
-            callbacks=self.callbacks,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
-
-    def _draw(self) -> None:
+    def _draw(self, module: GenerativeModule) -> None:
         """samples/final.png, trajectory.webp and denoised.webp (x̂) from the run's own noise, and data.png to compare with.
 
         What has no samples is shown by its reconstructions.
         """
         self.report.phase("sampling", self.images_seen)
         self.run.samples.mkdir(exist_ok=True)
-        n, held_out = count(self.module), self.source.split("test").x
-        if self.module.reconstructs:
-            shown = reconstructions(self.module, held_out[: n // 2])
+        n, held_out = count(module), self.source.split("test").x
+        if module.reconstructs:
+            shown = reconstructions(module, held_out[: n // 2])
         else:
-            steps = list(frames(self.module, self.config.seed, n))
+            steps = list(frames(module, self.config.seed, n))
             shown = steps[-1].x_t
             film(steps, self.run.samples, 40)
         picture(shown).save(self.run.samples / "final.png")
         picture(held_out[:n]).save(self.run.samples / "data.png")
-        self.tracker.picture("samples", self.run.samples / "final.png", self.module.images_seen)
+        self.tracker.picture("samples", self.run.samples / "final.png", module.images_seen)
 
-    def _evaluate(self) -> float | None:
+    def _evaluate(self, module: GenerativeModule) -> float | None:
         """Score the module as it stands, and before it the best checkpoint that training kept, if that is another one."""
         self.report.phase("evaluating", self.images_seen)
         best, earlier = self.run.load_checkpoint("best") if self.leader else None, []
         if any(gathered({ranks()[0]: best is not None and best["images_seen"] != self.images_seen}).values()):
             earlier = self._score_best(best or self.run.load_checkpoint("best"))
-        rows = self.scoring.module(self.module, self.plain["model"], "ema", self.clock.seconds)
+        rows = self.scoring.module(module, self.plain["model"], "ema", self.clock.seconds)
         if not self.leader:
             return None
         self.run.append("metrics.jsonl", *earlier, *rows)  # together, so that a run that is stopped repeats none

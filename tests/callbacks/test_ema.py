@@ -95,7 +95,7 @@ def test_averages_are_the_published_recursions_in_images(tmp_path: Path) -> None
         "power": PowerFunction(0.1),
     }
     module = line(rules)
-    ema = EMA(module, B)
+    ema = EMA(module, B, lambda: module)
     weights = fitted(module, ema, tmp_path)
     gamma = PowerFunction(0.1).gamma
     betas = {
@@ -116,11 +116,11 @@ def test_averages_are_the_published_recursions_in_images(tmp_path: Path) -> None
 
 def test_the_first_average_is_applied_and_raw_weights_come_back(tmp_path: Path) -> None:
     module = line({"ema": Constant(0.5), "slow": Constant(0.99)})
-    ema = EMA(module, B)
+    ema = EMA(module, B, lambda: module)
     fitted(module, ema, tmp_path)
     raw = {name: value.clone() for name, value in module.state_dict().items()}
     averages = {name: {k: v.clone() for k, v in state.items()} for name, state in ema.state().items()}
-    with ema.applied():
+    with ema.applied(module):
         for name, value in averages["ema"].items():
             assert torch.equal(module.state_dict()[name.replace("/", ".")], value)
         assert torch.equal(module.network["rest"].weight, raw["network.rest.weight"])
@@ -132,11 +132,11 @@ def test_the_first_average_is_applied_and_raw_weights_come_back(tmp_path: Path) 
 
 def test_state_goes_round(tmp_path: Path) -> None:
     module = line(Constant(0.5))
-    ema = EMA(module, B)
+    ema = EMA(module, B, lambda: module)
     fitted(module, ema, tmp_path)
     state = ema.state()
     assert list(state) == ["ema"]
-    other = EMA(line(Constant(0.5)), B)
+    other = EMA(line(Constant(0.5)), B, lambda: module)
     other.restore(state)
     assert all(torch.equal(value, state["ema"][name]) for name, value in other.state()["ema"].items())
 

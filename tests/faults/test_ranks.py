@@ -77,6 +77,25 @@ class Pair:
         return Run(status.parent)
 
 
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_parts_of_the_weights_are_together(signum: int, outputs: Path, fault: Fault) -> None:
+    """Validation of a sharded run keeps the other rank waiting, so that the first one heeds it with the next batch."""
+    with fault("3 SIGTERM or SIGINT wherever it is"):
+        act = f"""from genlab.paradigms.diffusion import Diffusion
+        def step(self, batch, k, original=Diffusion.validation_step):
+            if k == 1:
+                os.kill(os.getpid(), {signum})
+            return original(self, batch, k)
+        Diffusion.validation_step = step if rank == 0 else Diffusion.validation_step"""
+        pair = Pair(outputs, "diffusion", act, "trainer=fsdp")
+        code, said = pair.wait()
+        assert code == 128 + signum, said
+        assert pair.run.status["state"] == "preempted"
+        assert pair.run.saved_images == 224, "the batch that it is held after"
+        assert "val/loss" in (pair.run.path / "history.jsonl").read_text().splitlines()[-1]
+        assert pair.alive == []
+
+
 @pytest.mark.parametrize("who", ACTS)
 def test_no_rank_outlives_another(who: str, outputs: Path, fault: Fault) -> None:
     with fault("14 a rank raises, hangs or is killed"):
@@ -110,10 +129,11 @@ def test_another_number_of_devices_is_told(outputs: Path, fault: Fault) -> None:
         assert (pair.run.status["state"], pair.run.saved_images) == ("finished", 320)
 
 
-@pytest.mark.parametrize("family", ["vae", "gan-ada"])
-def test_two_ranks_killed_and_stopped_are_bit_equal(family: str, outputs: Path, fault: Fault) -> None:
-    whole = Pair(outputs / "whole", family)
-    cut = Pair(outputs / "cut", family, "if rank == 0: print('here', file=sys.stderr, flush=True)")
+@pytest.mark.parametrize(("family", "strategy"), [("vae", "ddp"), ("gan-ada", "ddp"), ("diffusion", "fsdp")])
+def test_two_ranks_killed_and_stopped_are_bit_equal(family: str, strategy: str, outputs: Path, fault: Fault) -> None:
+    how = f"trainer={strategy}"
+    whole = Pair(outputs / "whole", family, "", how)
+    cut = Pair(outputs / "cut", family, "if rank == 0: print('here', file=sys.stderr, flush=True)", how)
     with fault("2 kill -9 at a random moment"):
         assert cut.process.stderr is not None
         while "here" not in cut.process.stderr.readline():
@@ -122,11 +142,11 @@ def test_two_ranks_killed_and_stopped_are_bit_equal(family: str, outputs: Path, 
         cut.process.send_signal(signal.SIGKILL)
         cut.process.wait()
     with fault("3 SIGTERM or SIGINT wherever it is"):
-        again = Pair(outputs / "cut", family, "if rank == 0: os.kill(os.getpid(), signal.SIGTERM)")
+        again = Pair(outputs / "cut", family, "if rank == 0: os.kill(os.getpid(), signal.SIGTERM)", how)
         code, said = again.wait()
         assert code == 143, said
         assert again.run.saved_images == 128
-    last = Pair(outputs / "cut", family)
+    last = Pair(outputs / "cut", family, "", how)
     code, said = last.wait()
     assert code == 0, said
     assert whole.wait()[0] == 0

@@ -16,6 +16,7 @@ from genlab.callbacks.occasion import Occasion
 from genlab.errors import GenlabError
 from genlab.module import GenerativeModule
 from genlab.run import Run
+from genlab.sharding import divided, full, whole
 
 
 class Resume(L.Callback):
@@ -27,7 +28,7 @@ class Resume(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.state is not None:
             for optimizer, state in zip(trainer.optimizers, self.state["optimizers"], strict=True):
-                optimizer.load_state_dict(state)
+                optimizer.load_state_dict(divided(state, optimizer))
         self.state = None
 
 
@@ -35,6 +36,7 @@ class Checkpoint(L.Callback):
     """Saves raw weights, averages, optimizers and progress; random numbers need no state, they are keyed by it.
 
     Of `trainer.save_failures` checkpoints in a row that cannot be written the run is only told; one more ends it.
+    The first rank writes; where weights are sharded, all ranks come here to put them together.
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class Checkpoint(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, module: GenerativeModule, *_: Any) -> None:  # pyright: ignore
         late = self.seconds > 0 and time.monotonic() - self.since > self.seconds
+        if self.guard.together and self.seconds > 0:
+            late = trainer.strategy.reduce_boolean_decision(late, all=False)
         if not (late or due(module.images_seen, self.batch, self.every) or trainer.is_last_batch):
             return
         self._check(module)
@@ -75,8 +79,9 @@ class Checkpoint(L.Callback):
         self.clock.mark()
 
     def on_exception(self, trainer: L.Trainer, module: GenerativeModule, exception: BaseException) -> None:  # pyright: ignore
-        """What goes wrong between two batches costs none of them."""
-        if not self.guard.whole or (isinstance(exception, Preempted) and exception.at_once):
+        """What goes wrong between two batches costs none of them, unless shards are elsewhere that it would take."""
+        preempted = isinstance(exception, Preempted)
+        if not self.guard.whole or (preempted and exception.at_once) or (self.guard.together and not preempted):
             return
         try:
             self._check(module)
@@ -92,17 +97,21 @@ class Checkpoint(L.Callback):
             with self.ema.raw():
                 state = {**self._state(module), "optimizers": optimizers, "callbacks": callbacks}
                 state["owing"] = any(occasion.owed(module.images_seen) for occasion in self.occasions)
-                self.run.save_checkpoint(state, module.images_seen, self.keep)
+                state = whole(state, self.guard.leads)
+                if self.guard.leads:
+                    self.run.save_checkpoint(state, module.images_seen, self.keep)
             self.saved = module.images_seen
 
     def save_best(self, module: GenerativeModule, metric: str, value: float) -> None:
         """Write one that is the best so far by a metric; it is for scoring, and nothing goes on from it."""
         self._check(module)
         self.best = {"metric": metric, "value": value, "images_seen": module.images_seen}
-        self.run.save_best(self._state(module), module.images_seen)
+        state = whole(self._state(module), self.guard.leads)
+        if self.guard.leads:
+            self.run.save_best(state, module.images_seen)
 
     def _check(self, module: GenerativeModule) -> None:
-        if not torch.isfinite(torch.nn.utils.get_total_norm(list(module.parameters()))):
+        if not torch.isfinite(full(torch.nn.utils.get_total_norm(list(module.parameters())))):
             raise GenlabError(
                 f"the weights are no longer finite at {module.images_seen} images: try a lower optimizer.lr; "
                 f"{self.run.last_good}"

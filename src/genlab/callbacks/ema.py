@@ -1,6 +1,6 @@
 """The running averages of the weights that sampling uses."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
@@ -11,16 +11,18 @@ from torch import nn
 
 from genlab.averaging import named
 from genlab.module import GenerativeModule
+from genlab.sharding import FullySharded, local, whole
 
 
 class EMA(L.Callback):
     """Shadow copies of `module.averaged`, moved after every batch; the raw weights are never replaced for saving.
 
-    Of several averages the first, `ema`, is the one that is applied; all of them are in the checkpoint.
+    Of several averages the first, `ema`, is the one that is applied; all of them are in the checkpoint. `make` gives
+    another module like this one, for the averages of one that is sharded.
     """
 
-    def __init__(self, module: GenerativeModule, batch: int):
-        self.rules, self.batch = named(module.averaging), batch
+    def __init__(self, module: GenerativeModule, batch: int, make: Callable[[], GenerativeModule]):
+        self.rules, self.batch, self.make = named(module.averaging), batch, make
         self.live = [module.get_submodule(name) for name in module.averaged]
         self.shadows = {
             name: nn.ModuleDict(
@@ -30,16 +32,20 @@ class EMA(L.Callback):
         }
         for shadow in self.shadows.values():
             shadow.requires_grad_(False)
-        self.swapped = False
+        self.swapped = self.sharded = False
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # listed once: walking the modules for every batch would cost as much as the average itself
-        self.weights = [p.data for m in self.live for p in m.parameters()]
+        self.weights = [local(p.data) for m in self.live for p in m.parameters()]
+        self.sharded = isinstance(trainer.strategy, FullySharded)
         buffers = [b for m in self.live for b in m.buffers()]
         self.averages, self.buffers = [], []
         for name, shadow in self.shadows.items():
+            if isinstance(trainer.strategy, FullySharded):
+                for part in shadow.children():
+                    trainer.strategy.shard(part)
             shadow.to(pl_module.device)
-            self.averages.append((self.rules[name], [p.data for p in shadow.parameters()]))
+            self.averages.append((self.rules[name], [local(p.data) for p in shadow.parameters()]))
             self.buffers += zip(shadow.buffers(), buffers, strict=True)
 
     def on_train_batch_end(self, trainer: L.Trainer, module: GenerativeModule, *_: Any) -> None:  # pyright: ignore
@@ -50,13 +56,24 @@ class EMA(L.Callback):
             theirs.copy_(ours)
 
     @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Within, the module carries the averaged weights."""
+    def applied(self, module: GenerativeModule) -> Iterator[GenerativeModule]:
+        """The module, which within carries the averaged weights; of a sharded one a whole copy, which all ranks have to ask
+        for, since ranks that draw or score do not take their steps together."""
+        if self.sharded:
+            yield self._copy(module)
+            return
         self._swap()
         try:
-            yield
+            yield module
         finally:
             self._swap()
+
+    def _copy(self, module: GenerativeModule) -> GenerativeModule:
+        average = {name.replace("/", "."): value for name, value in self.shadows["ema"].state_dict().items()}
+        copy = self.make()
+        copy.load_state_dict(whole(module.state_dict() | average, keep=True))
+        copy.images_seen = module.images_seen
+        return copy.to(module.device)
 
     @contextmanager
     def raw(self) -> Iterator[None]:

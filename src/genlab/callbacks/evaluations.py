@@ -12,6 +12,7 @@ from genlab.callbacks.history import History
 from genlab.callbacks.occasion import Occasion
 from genlab.config import near
 from genlab.errors import GenlabError
+from genlab.evaluation.banks import gathered, ranks
 from genlab.evaluation.evaluator import Score
 from genlab.module import GenerativeModule
 from genlab.scoring import Scoring
@@ -40,24 +41,27 @@ class Evaluations(Occasion):
 
     def act(self, trainer: L.Trainer, module: GenerativeModule) -> None:
         started = time.perf_counter()
-        with self.averaged():
-            scores = self.scoring.evaluator.quick(module, self.n)
+        with self.averaged(module) as averaged:
+            scores = self.scoring.evaluator.quick(averaged, self.n)
+        record = None
         if self.history is not None:
             row = {f"eval/{name}": score.row["value"] for name, score in scores.items()}
             self.history.write(module, {**row, "eval/seconds": time.perf_counter() - started})
-            self._keep(module, scores)
+            record = self._record(scores)
+        record = gathered({ranks()[0]: record})[0]  # of which the first rank alone knows
+        if record is not None:
+            self.checkpoint.save_best(module, *record)
 
-    def _keep(self, module: GenerativeModule, scores: dict[str, Score]) -> None:
-        """A checkpoint, if this is the best by now."""
+    def _record(self, scores: dict[str, Score]) -> tuple[str, float] | None:
+        """The watched metric and its value, if this is the best by now."""
         name = self.monitor or next(iter(scores))
         if name not in scores:
             raise GenlabError(f"evaluation.monitor={name}{near(name, list(scores))}; there is {', '.join(scores)}")
         best, value = self.checkpoint.best, scores[name].row["value"]
         if math.isnan(value):
-            return
-        if (
-            best is None
-            or best["metric"] != name
-            or badness(value, scores[name].better) < badness(best["value"], scores[name].better)
-        ):
-            self.checkpoint.save_best(module, name, value)
+            return None
+        if best is not None and best["metric"] == name:
+            better = scores[name].better
+            if badness(value, better) >= badness(best["value"], better):
+                return None
+        return name, value

@@ -30,10 +30,12 @@ class Guard(L.Callback):
 
     Where it is raised between two batches, `Checkpoint` saves. The ranks that do not lead only take note: they leave
     with the first rank, at the end of a batch, or are ended by it. SIGINT or SIGTERM for the second time does not wait.
+    `together` is a run in which all ranks have to save: the first, too, waits for the end of a batch.
     """
 
-    def __init__(self, requeue: Sequence[str], leads: bool):
-        self.leads, self.patient, self.whole = leads, not leads, False
+    def __init__(self, requeue: Sequence[str], leads: bool, together: bool = False):
+        self.leads, self.together = leads, together
+        self.patient, self.whole = not leads, False
         self.signum, self.times = 0, 0
         self.requeuing = tuple(getattr(signal, name) for name in requeue)
         self.before = {signum: signal.signal(signum, self._received) for signum in (*ENDING, *self.requeuing)}
@@ -69,9 +71,9 @@ class Guard(L.Callback):
     def between_batches(self) -> Iterator[None]:
         """Within, the state of training is whole, and a signal ends at once what the first rank does there."""
         patient, self.whole = self.patient, True
-        self.patient = not self.leads
+        self.patient = self.together or not self.leads
         try:
-            if self.signum and self.leads:
+            if self.signum and not self.patient:
                 raise Preempted(self.signum)
             yield
         finally:

@@ -27,13 +27,13 @@ class Occasion(L.Callback, abc.ABC):
 
     @abc.abstractmethod
     def act(self, trainer: L.Trainer, module: GenerativeModule) -> None:
-        """Do it, within `averaged` what takes time."""
+        """Do it, within `averaged` what takes time; where not every rank acts, the others do no more than enter there."""
 
     @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Within, the module carries the averaged weights, and a signal may be raised."""
-        with self.ema.applied(), self.guard.between_batches(), torch.no_grad():
-            yield
+    def averaged(self, module: GenerativeModule) -> Iterator[GenerativeModule]:
+        """The module, which within carries the averaged weights, or its whole copy that does; a signal may be raised."""
+        with self.ema.applied(module) as averaged, self.guard.between_batches(), torch.no_grad():
+            yield averaged
 
     def wanted(self, trainer: L.Trainer, module: GenerativeModule) -> bool:
         """Whether the batch that has ended is followed by it."""

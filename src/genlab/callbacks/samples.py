@@ -59,8 +59,10 @@ class Samples(Occasion):
 
     def act(self, trainer: L.Trainer, module: GenerativeModule) -> None:
         try:
-            with self.averaged():
-                shown = self._shown(module)
+            with self.averaged(module) as averaged:
+                if not self.guard.leads:
+                    return
+                shown = self._shown(averaged)
         except GenlabError as error:  # a picture is not worth a run
             print(f"genlab: no picture at {module.images_seen} images: {error}", file=sys.stderr)
             return

@@ -18,7 +18,7 @@ class Validation(Occasion):
 
     prefix = "val/"
 
-    def __init__(self, data: Batch, history: History, seed: int, *kept: Any):
+    def __init__(self, data: Batch, history: History | None, seed: int, *kept: Any):
         super().__init__(*kept)
         self.data, self.history, self.seed = data, history, seed
         self.last: dict[str, float] = {}
@@ -28,14 +28,16 @@ class Validation(Occasion):
 
     def act(self, trainer: L.Trainer, module: GenerativeModule) -> None:
         means = Means()
-        module.eval()
-        with self.averaged():
+        with self.averaged(module) as averaged:
+            if self.history is None:
+                return
+            averaged.eval()
             for k, batch in enumerate(SequentialLoader(self.data, self.batch)):
                 torch.manual_seed(key(self.seed, "validation", k))
-                moved = module.transfer_batch_to_device(batch, module.device, 0)
+                moved = averaged.transfer_batch_to_device(batch, averaged.device, 0)
                 with trainer.precision_plugin.forward_context():
-                    means.add(module.validation_step(moved, k))
-        means.add(module.validated())
+                    means.add(averaged.validation_step(moved, k))
+        means.add(averaged.validated())
         self.last = means.take("val")
         self.history.write(module, self.last, final=not super().wanted(trainer, module))
 

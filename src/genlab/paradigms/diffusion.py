@@ -32,6 +32,7 @@ class Diffusion(GenerativeModule):
     """
 
     averaged = ("denoiser.network",)
+    shards = True
 
     def __init__(
         self,
