@@ -16,7 +16,7 @@ from genlab.evaluate import Options, rescore
 from genlab.instantiation import build
 from genlab.run import Run
 
-GANS = Path(__file__).parent / "ddp_gan_probe.py"
+FAMILIES = Path(__file__).parent / "ddp_families_probe.py"
 OVERRIDES = ["experiment=digits/ddpm", "trainer.batch=32", "sampler.steps=2", "evaluation.n=8", "logger.mode=offline"]
 
 
@@ -110,12 +110,8 @@ def assert_close(ours: Any, theirs: Any, where: str) -> None:
         assert ours == theirs, where
 
 
-@pytest.mark.slow
-def test_two_ranks_train_gans_as_one_process_does(outputs: Path) -> None:
-    """Both players' weights, running statistics, ADA's p and LeCam's means after eight batches, given the same latents.
-
-    Batch norm is over both ranks when it is asked for, and else over each rank's own half: then they end elsewhere.
-    """
+def alone_and_together(outputs: Path, which: str) -> None:
+    """The families of a list trained by one process, in outputs/alone, and by two ranks, in outputs/together."""
     plain = {name: value for name, value in os.environ.items() if name not in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE")}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -124,22 +120,48 @@ def test_two_ranks_train_gans_as_one_process_does(outputs: Path) -> None:
     ranks = [{"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": "2", **meeting} for rank in (0, 1)]
     jobs = [("alone", "1", {}), *(("together", "2", rank) for rank in ranks)]
     running = [
-        subprocess.Popen([sys.executable, str(GANS), str(outputs / where), n], env=plain | more, stderr=subprocess.PIPE)
+        subprocess.Popen(
+            [sys.executable, str(FAMILIES), str(outputs / where), n, which], env=plain | more, stderr=subprocess.PIPE
+        )
         for where, n, more in jobs
     ]
     for process in running:
         _, stderr = process.communicate(timeout=300)
         assert process.returncode == 0, stderr.decode()
+
+
+def apart(outputs: Path, name: str) -> list[str]:
+    """Which tensors of a family differ between the two."""
+    one, two = (Run(outputs / where / name).load_checkpoint() for where in ("alone", "together"))
+    assert one is not None
+    assert two is not None
+    assert one["images_seen"] == two["images_seen"] == 128
+    found = []
+    for own, theirs in ((one["state_dict"], two["state_dict"]), (one["averages"]["ema"], two["averages"]["ema"])):
+        pairs = {k: (own[k].double(), theirs[k].double()) for k in own}
+        off = {k: (a - b).abs().max() / a.abs().max().clip(1e-3) for k, (a, b) in pairs.items()}
+        found += [k for k, error in off.items() if error > 1e-4]
+    return found
+
+
+@pytest.mark.slow
+def test_two_ranks_train_gans_as_one_process_does(outputs: Path) -> None:
+    """Both players' weights, running statistics, ADA's p and LeCam's means after eight batches, given the same latents.
+
+    Batch norm is over both ranks when it is asked for, and else over each rank's own half: then they end elsewhere.
+    """
+    alone_and_together(outputs, "gans")
     for name in ("dcgan", "wgan_gp", "norms"):
-        one, two = (Run(outputs / where / name).load_checkpoint() for where in ("alone", "together"))
-        assert one is not None
-        assert two is not None
-        assert one["images_seen"] == two["images_seen"] == 128
-        for own, theirs in ((one["state_dict"], two["state_dict"]), (one["averages"]["ema"], two["averages"]["ema"])):
-            off = {k: (own[k].double() - theirs[k].double()).abs().max() / own[k].abs().max().clip(1e-3) for k in own}
-            apart = [k for k, error in off.items() if error > 1e-4]
-            assert bool(apart) == (name == "norms"), (name, apart)
+        assert bool(apart(outputs, name)) == (name == "norms"), (name, apart(outputs, name))
     state = Run(outputs / "together" / "dcgan").load_checkpoint()
     assert state is not None
     assert state["state_dict"]["critic_augment.p"].item() == pytest.approx(128e-9), "images of both ranks are counted"
     assert state["state_dict"]["penalty.terms.lecam.means"].abs().min() > 0
+
+
+@pytest.mark.slow
+def test_two_ranks_train_the_other_families_as_one_process_does(outputs: Path) -> None:
+    """Given the same noise of posteriors and of dequantization."""
+    alone_and_together(outputs, "others")
+    for name in ("vae", "hvae", "glow", "transformer"):
+        assert apart(outputs, name) == [], name

@@ -1,12 +1,13 @@
 """usage: genlab evaluate RUN [METRIC ...] [evaluation=PRESET] [evaluation.n=1437] [sampler=ddim,euler] [sampler.steps=10,50]
-                       [weights=ema,raw,NAME] [checkpoint=last,best]
+                       [weights=ema,raw,NAME] [checkpoint=last,best] [devices=1]
        genlab evaluate SAMPLES data=NAME [METRIC ...] [evaluation=PRESET] [outputs=FOLDER]
        genlab evaluate SAMPLES against=IMAGES [METRIC ...] evaluation=PRESET
        genlab evaluate --train-extractor data=NAME
 
 Scores a trained run again: with another sampler, more samples, another extractor, or only some metrics (by their names
-in conf/evaluation/, such as frechet, and likelihood). Several values of a key, separated by commas, are scored one after the other. Appends
-to the run's metrics.jsonl, each number with its whole protocol.
+in conf/evaluation/, such as frechet, and likelihood). Several values of a key, separated by commas, are scored one after the
+other. With devices=8 eight devices of this machine draw and score their shares, for the same numbers. Appends to the run's
+metrics.jsonl, each number with its whole protocol.
 
 SAMPLES that another program made, in a folder, .zip or .npz, are scored under the same protocol as runs are, against a
 data set or against other images; their numbers lie in outputs/DATA/NAME/, where `genlab compare` finds them.
@@ -23,6 +24,7 @@ from typing import Any
 
 from genlab.config import near
 from genlab.errors import GenlabError, printable
+from genlab.launched import leader
 from genlab.options import RECORDED, overridden, parse, verb
 
 TRAIN_EXTRACTOR, LIKELIHOOD = "--train-extractor", "likelihood"
@@ -35,6 +37,7 @@ class Options:
     data: str | None = None  # what samples from elsewhere are held against
     against: str | None = None  # or other images
     outputs: str = "outputs"
+    devices: int = 1
     trust: bool = False
 
 
@@ -63,8 +66,9 @@ def rescore(
         source = build(config["data"]["source"], options.trust)
         known[protocol] = Scoring(config, source, module.device, options.trust)
     rows = known[protocol].module(module, config["model"], options.weights, seconds, options.checkpoint)
-    for row in rows:
-        run.append("metrics.jsonl", row)
+    if leader():
+        for row in rows:
+            run.append("metrics.jsonl", row)
     return rows
 
 
@@ -123,18 +127,30 @@ def _act(arguments: list[str]) -> None:
         _, options, overrides = parse([a for a in arguments if a != TRAIN_EXTRACTOR], Options)
         print(train_extractor(options.data, overrides))
         return
-    lines, known = grid(arguments), {}
+    lines = grid(arguments)
+    words, options, _ = parse(lines[0], Options)
+    if not words:
+        raise GenlabError("a RUN, or a folder, .zip or .npz of samples is needed")
+    if options.devices > 1 and (options.data is not None or options.against is not None):
+        raise GenlabError(f"devices={options.devices}: only a run is scored on several")
+    from genlab.together import together
+
+    with together(options.devices) as first:
+        _score(lines, first)
+
+
+def _score(lines: list[list[str]], first: bool) -> None:
+    known: dict[str, Any] = {}
     for line in lines:
         words, options, overrides = parse(line, Options)
-        if not words:
-            raise GenlabError("a RUN, or a folder, .zip or .npz of samples is needed")
         path = Path(words[0])
-        if len(lines) > 1:
+        if len(lines) > 1 and first:
             print(" ".join(a for a in line if a not in words), file=sys.stderr)
         if options.data is None and options.against is None:
             if path.exists() and not (path / "config.yaml").is_file():
                 raise GenlabError(f"{path} is no run; if it holds samples, add data=NAME or against=IMAGES")
-            _show(rescore(path, words[1:], options, overrides, known))
+            rows = rescore(path, words[1:], options, overrides, known)
+            _show(rows if first else [])
         else:
             from genlab.foreign import score_samples
 

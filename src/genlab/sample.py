@@ -1,11 +1,13 @@
 """usage: genlab sample RUN [n=64] [seed=0] [y=3] [weights=ema|raw|NAME] [sampler=ddim] [sampler.steps=50] [out=FOLDER]
+                      [batch=256] [devices=1]
        genlab sample RUN truncation=0.7 [...]
        genlab sample RUN prompt="Once upon a time" [n=8] [seed=0] [sampler=nucleus] [sampler.temperature=0.8] [out=FOLDER]
        genlab sample RUN interpolate=8 [of=images|samples] [along=arc|line] [seed=0] [y=3] [weights=ema|raw|NAME] [likelihood.tolerance=1e-3] [out=FOLDER]
        genlab sample RUN arithmetic=[3,8,5] or traverse=4 [of=samples] or levels=6 [seed=0] [weights=ema|raw|NAME] [out=FOLDER]
 
-Draws samples of a trained run: a PNG grid, an .npz of them all, and of the first 64 the way from noise to data as
-animated WebP: trajectory.webp shows x_t, denoised.webp the x̂ that the model expects it to become.
+Draws samples of a trained run: a PNG grid of the first 256, an .npz of them all, and of the first 64 the way from noise to
+data as animated WebP: trajectory.webp shows x_t, denoised.webp the x̂ that the model expects it to become. They are drawn in
+batches, and with devices=8 on eight devices of this machine, each its share.
 Text is written to samples.txt, and prompt=TEXT is what every sample of a model of text begins with.
 Sample i depends on (seed, i) alone, whatever n is. truncation=0.7 is short for sampler=truncation sampler.value=0.7, of a
 GAN: styles nearer to their mean, or latents without large numbers. trust=true allows a run whose configuration names foreign classes.
@@ -40,13 +42,15 @@ if TYPE_CHECKING:
     from genlab.module import Frame, GenerativeModule
     from genlab.noise import NoiseStream
 
-SHOWN = 64  # samples of the animations
+SHOWN, GRID = 64, 256  # samples of the animations, and of the grid
 COLUMNS = 7  # of a traversal: -3, -2, ..., 3; and draws of a level
 
 
 @dataclass
 class Options:
     n: int = 64
+    batch: int = 256
+    devices: int = 1
     seed: int = 0
     y: int | None = None
     weights: str = "ema"  # "raw", or the name of another average of the run
@@ -67,33 +71,55 @@ def sample(path: Path, options: Options, overrides: list[str]) -> Path:
     import numpy as np
     import torch
 
-    from genlab.noise import NoiseStream
+    from genlab.evaluation.banks import gathered, mine
+    from genlab.launched import leader
     from genlab.pictures import film, picture, texts
 
-    if options.n < 1:
-        raise GenlabError(f"n={options.n}: at least one sample is needed")
+    for key in ("n", "batch"):
+        if getattr(options, key) < 1:
+            raise GenlabError(f"{key}={getattr(options, key)}: at least one sample is needed")
     folder, module, _ = _opened(path, options, overrides)
-    y = None if options.y is None else torch.full((options.n,), options.y, device=module.device)
-    stream = NoiseStream(options.seed, device=module.device)
-    with torch.no_grad():
-        labels = module.labels(stream, options.n, y)
-        x, frames = torch.empty(0), []
-        for frame in _steps(module, stream, options, labels):
-            x = frame.x_t
-            frames.append(frame.shown(lambda z: module.codec.decode(z[:SHOWN])))
-        x = module.codec.decode(x).cpu()
-    y = torch.empty(0, dtype=torch.long) if labels is None else labels.cpu()  # no labels: an unconditional model
+    own, frames = {}, []
+    for first, count in mine(options.n, options.batch):
+        own[first], steps = _batch(module, options, first, count)
+        frames = frames or steps  # the first rank's first are the first of all
+    parts = gathered(own)
+    if not leader():
+        return folder
+    x, y = (torch.cat([parts[first][k] for first in sorted(parts)]) for k in (0, 1))
     np.savez_compressed(folder / "samples.npz", x=x.numpy(), y=y.numpy(), seed=options.seed)
     if x.ndim == 2 and not x.is_floating_point():
         (folder / "samples.txt").write_text("\n\n".join(f"[{i}]\n{text}" for i, text in enumerate(texts(x))) + "\n")
     else:
-        picture(x).save(folder / "samples.png")
+        picture(x if x.ndim == 2 else x[:GRID]).save(folder / "samples.png")
     film(frames, folder, 60)
     return folder
 
 
+def _batch(
+    module: "GenerativeModule", options: Options, first: int, count: int
+) -> "tuple[tuple[Tensor, Tensor], list[Frame]]":
+    """(count, ...) samples from index `first` on and their labels, none of an unconditional model; and, if these are the first,
+    the way there."""
+    import torch
+
+    from genlab.noise import NoiseStream
+
+    stream = NoiseStream(options.seed, first, module.device)
+    y = None if options.y is None else torch.full((count,), options.y, device=module.device)
+    with torch.no_grad():
+        labels = module.labels(stream, count, y)
+        x, frames = torch.empty(0), []
+        for frame in _steps(module, stream, options, count, labels):
+            x = frame.x_t
+            if first == 0:
+                frames.append(frame.shown(lambda z: module.codec.decode(z[:SHOWN])))
+        x = module.codec.decode(x).cpu()
+    return (x, torch.empty(0, dtype=torch.long) if labels is None else labels.cpu()), frames
+
+
 def _steps(
-    module: "GenerativeModule", stream: "NoiseStream", options: Options, labels: "Tensor | None"
+    module: "GenerativeModule", stream: "NoiseStream", options: Options, count: int, labels: "Tensor | None"
 ) -> "Iterator[Frame]":
     """The steps of sampling, of what a prompt is continued by the last alone."""
     import torch
@@ -101,14 +127,14 @@ def _steps(
     from genlab.module import Frame
 
     if options.prompt is None:
-        yield from module.trajectory(stream, options.n, labels)
+        yield from module.trajectory(stream, count, labels)
         return
     if not options.prompt:
         raise GenlabError("the prompt is empty: leave it out to begin at the beginning")
     if len(module.shape) != 1:
         raise GenlabError("a prompt is for a model of text, and this run is of something else")
     given = torch.tensor([*options.prompt.encode()], dtype=torch.uint8, device=module.device)
-    x = module.complete(stream, module.codec.encode(given.expand(options.n, -1)), labels)
+    x = module.complete(stream, module.codec.encode(given.expand(count, -1)), labels)
     yield Frame(x)
 
 
@@ -217,6 +243,14 @@ def _act(arguments: list[str]) -> None:
     if len(words) != 1:
         raise GenlabError(f"one RUN is needed, not {len(words)}: {' '.join(words)}")
     given = (Path(words[0]), options, overrides)
+    special = (
+        options.interpolate is not None
+        or options.arithmetic
+        or options.traverse is not None
+        or options.levels is not None
+    )
+    if special and options.devices > 1:
+        raise GenlabError(f"devices={options.devices}: only samples are drawn on several")
     if options.interpolate is not None:
         file, error = interpolation(*given)
         told = "" if error is None else f"; reconstruction error {error:.2g} (RMS, in model space)"
@@ -231,7 +265,12 @@ def _act(arguments: list[str]) -> None:
         shown = ", ".join(f"{first}-{last}" if last > first else str(first) for first, last in runs)
         print(f"genlab: {printable(file)}; levels {shown}, from the top")
     else:
-        print(f"genlab: samples in {printable(sample(*given))}")
+        from genlab.together import together
+
+        with together(options.devices) as first:
+            folder = sample(*given)
+        if first:
+            print(f"genlab: samples in {printable(folder)}")
 
 
 def main() -> None:
