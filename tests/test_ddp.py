@@ -165,3 +165,36 @@ def test_two_ranks_train_the_other_families_as_one_process_does(outputs: Path) -
     alone_and_together(outputs, "others")
     for name in ("vae", "hvae", "glow", "transformer"):
         assert apart(outputs, name) == [], name
+
+
+@pytest.mark.slow
+def test_two_nodes_of_torchrun_are_one_run(outputs: Path) -> None:
+    """Each node has a rank that is the first of its own, and only one is the first of all."""
+    overrides = [*OVERRIDES, "trainer=ddp", "trainer.devices=1", "trainer.num_nodes=2", "trainer.accelerator=cpu"]
+    overrides += ["trainer.max_images=96", "evaluation.likelihood=false", "logger=none", f"outputs={outputs}"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = ["--master-addr=127.0.0.1", f"--master-port={free.getsockname()[1]}"]
+    environment = {**os.environ, "GENLAB_OUTPUTS": str(outputs), "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", *meeting]
+    nodes = [
+        subprocess.Popen(
+            [*torchrun, f"--node-rank={node}", "-m", "genlab.train", *overrides],
+            env=environment,
+            stderr=subprocess.PIPE,
+        )
+        for node in (0, 1)
+    ]
+    for node in nodes:
+        _, stderr = node.communicate(timeout=180)
+        assert node.returncode == 0, stderr.decode()
+    (status,) = outputs.glob("digits/ddpm/*/status.json")
+    run = Run(status.parent)
+    assert (run.status["state"], run.status["images_seen"]) == ("finished", 96)
+    assert len((run.path / "environment.jsonl").read_text().splitlines()) == 1
+    assert [json.loads(row)["metric"] for row in (run.path / "metrics.jsonl").read_text().splitlines()].count(
+        "fd_digits"
+    ) == 1
+    state = run.load_checkpoint()
+    assert state is not None
+    assert state["conditions"]["devices"] == 2

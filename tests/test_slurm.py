@@ -200,3 +200,35 @@ def test_a_run_of_two_ranks_on_slurm_is_one_run(cluster: Path) -> None:
     assert again.returncode == 0, again.stderr
     logs = "".join(path.read_text() for path in cluster.glob("out/sweeps/train/*.log"))
     assert logs.count("already finished") == 2, "both ranks leave at once"
+
+
+@pytest.mark.slow
+def test_slurms_signal_in_a_batch_saves_requeues_and_goes_on(cluster: Path) -> None:
+    """The whole of genlab: all ranks leave at one batch, the job is put back once, and the second time it comes to its end."""
+    tiny = [
+        "experiment=digits/vae",
+        "trainer=ddp",
+        "trainer.accelerator=cpu",
+        "trainer.batch=32",
+        "trainer.max_images=32000",
+    ]
+    tiny += ["trainer.log_every=320", "trainer.validate_every=0", "evaluation.n=0", "logger=none", "outputs=out"]
+    more = ["hydra/launcher=slurm", "hydra.launcher.slurm.gpus_per_node=null"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-m", "genlab.train", "-m", *tiny, *more], **pipes)
+    for _ in range(600):
+        if [*cluster.glob("out/digits/vae/*/history.jsonl")]:
+            break
+        time.sleep(0.1)
+    subprocess.run(["scancel", f"--signal={signal.SIGUSR2.value}", "7"], check=True)
+    _, err = process.communicate(timeout=300)
+    logs = "".join(path.read_text() for path in cluster.glob("out/sweeps/train/*.log"))
+    assert process.returncode == 0, err + logs
+    assert calls(cluster, "scontrol") == ["scontrol requeue 7"]
+    assert len(calls(cluster, "srun")) == 2
+    (status,) = cluster.glob("out/digits/vae/*/status.json")
+    found = json.loads(status.read_text())
+    assert (found["state"], found["images_seen"]) == ("finished", 32000)
+    assert len((status.parent / "environment.jsonl").read_text().splitlines()) == 2, "it was started twice"
+    seen = [json.loads(row)["images_seen"] for row in (status.parent / "history.jsonl").read_text().splitlines()]
+    assert seen == list(range(320, 32001, 320)), "nothing is missing, and nothing is there twice"

@@ -1,4 +1,4 @@
-"""Sums over the ranks of a run, which are one where nothing is distributed."""
+"""The group of a run's ranks, which are one where nothing is distributed."""
 
 import torch.distributed as dist
 from torch import Tensor
@@ -16,3 +16,9 @@ def total(x: Tensor) -> Tensor:
     x = x.detach().clone()
     dist.all_reduce(x)
     return x
+
+
+def leave() -> None:
+    """Leave the group, where all ranks do; one that a process is still in when it exits aborts that process."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()

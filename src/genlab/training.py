@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from omegaconf import DictConfig, OmegaConf
 
-from genlab import processes, resuming
+from genlab import distributed, processes, resuming
 from genlab.callbacks.budget import Budget, Clock
 from genlab.callbacks.checkpoint import Checkpoint, Resume
 from genlab.callbacks.ema import EMA
@@ -62,9 +62,12 @@ def train(config: DictConfig, folder: Path) -> float | None:
             print(f"genlab: already finished: {folder} (force=true trains again)")
             return status["objective"]
         session.build()
-        return session.train()
+        objective = session.train()
+        distributed.leave()
+        return objective
     except Preempted as stop:
         session.preempted(stop)
+        distributed.leave()
         sys.exit(stop.exit_code if first else 0)  # of the first rank's alone: Lightning kills all for another's
     except BaseException as error:
         told = session.failed(error)
