@@ -15,10 +15,13 @@ from genlab import compare, evaluate, sample
 from genlab.config import preflight
 from genlab.errors import GenlabError
 from genlab.files import sha256
+from genlab.first_stage import Frozen
 from genlab.instantiation import build, check_targets
 from genlab.recorded import configuration, here
-from genlab.run import Run
+from genlab.reflow import Reflow
+from genlab.run import Run, plain
 from genlab.scoring import trained
+from genlab.stages import weights_of
 from genlab.training import train
 
 SECRET = "canary-5f0c2e"
@@ -200,6 +203,40 @@ def test_a_pickle_bomb_is_no_checkpoint(
         assert "weights_only=False" not in shown, "advice that would run it"
     with pytest.raises(GenlabError):
         trained(str(theirs))
+    assert not (tmp_path / EVIL).exists()
+
+
+@pytest.mark.parametrize("how", ["target", "pickle"])
+def test_a_run_that_another_one_names_is_a_strangers_too(
+    how: str, theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What guides, what a flow is straightened by, and an autoencoder: all that `..run=` may be."""
+    if how == "target":
+        job = {"_target_": "os.system", "command": f"touch {tmp_path / EVIL}"}
+        forge(theirs, lambda config: config["model"].update(encoder=job))
+    else:
+        monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+        name = max(json.loads((Run(theirs).checkpoints / "manifest.json").read_text()))
+        torch.save({"state_dict": Bomb(tmp_path / EVIL)}, Run(theirs).checkpoints / name)
+        manifest = {name: sha256(Run(theirs).checkpoints / name)}
+        (Run(theirs).checkpoints / "manifest.json").write_text(json.dumps(manifest))
+    weights = weights_of(str(theirs))
+    x = torch.zeros(2, 1, 8, 8)
+    for use in (
+        lambda: trained(str(theirs)),
+        lambda: Frozen(str(theirs), weights, []),
+        lambda: Reflow(str(theirs), 4)(x, x, None),
+    ):
+        with pytest.raises(GenlabError, match="refused"):
+            use()
+    assert not (tmp_path / EVIL).exists()
+
+
+def test_pairs_that_lie_with_a_teacher_are_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    torch.save({"x": Bomb(tmp_path / EVIL)}, tmp_path / "pairs.pt")
+    with pytest.raises(GenlabError, match="holds more than tensors"):
+        plain(tmp_path / "pairs.pt")
     assert not (tmp_path / EVIL).exists()
 
 

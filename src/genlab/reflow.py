@@ -14,7 +14,7 @@ from genlab.errors import GenlabError
 from genlab.module import GenerativeModule
 from genlab.noise import NoiseStream, key
 from genlab.recorded import here
-from genlab.run import Run
+from genlab.run import Run, plain
 from genlab.scoring import load
 
 Pairs = dict[str, Tensor]  # "eps", "x" (n, *shape) in model space and, of a conditional teacher, "y" (n,)
@@ -62,7 +62,7 @@ class Reflow:
             temporary = path.with_name(f".{path.name}.{os.getpid()}")
             torch.save(pairs, temporary)
             os.replace(temporary, path)  # another student of the same teacher may be making them too
-        return torch.load(path, weights_only=True)
+        return plain(path)
 
     @torch.no_grad()
     def _made(self, module: GenerativeModule) -> Iterator[Pairs]:

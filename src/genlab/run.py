@@ -248,18 +248,22 @@ class Run:
         return sorted((p.name for p in self.checkpoints.glob("*.pt") if p.name.startswith(BEST) == best), reverse=True)
 
 
-def _loaded(path: Path) -> dict[str, Any]:
-    """Tensors and plain values, and nothing that could run; whole files that hold something else are refused."""
+def plain(path: Path) -> Any:
+    """Tensors and plain values of a file, and nothing that could run; whole files that hold something else are refused."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except (
         pickle.UnpicklingError,
         RuntimeError,
         EOFError,
     ):  # whose own words advise to load it in a way that runs code
         raise GenlabError(
-            f"{path} holds more than tensors and plain values: refused, it is no checkpoint of genlab"
+            f"{path} holds more than tensors and plain values, and genlab did not write it: refused"
         ) from None
+
+
+def _loaded(path: Path) -> dict[str, Any]:
+    state = plain(path)
     if not isinstance(state, dict) or not {"images_seen", "state_dict", "averages"} <= state.keys():
         raise GenlabError(f"{path} is no checkpoint of genlab: refused")
     return state
