@@ -128,3 +128,11 @@ def test_the_second_flow_is_straight_and_one_step_samples_it(outputs: Path) -> N
     print(w2_first, w2_second, bent, straight)
     assert w2_second < w2_first / 3
     assert straight < bent / 5
+
+
+def test_a_teacher_between_two_data_sets_makes_more_pairs_than_it_has_test_rows(outputs: Path) -> None:
+    teacher = trained("experiment=planar/cfm", "data=planar/moons_to_eight_gaussians", "data.prior.source.n_test=2000")
+    x = torch.zeros(64, 2)
+    _, eps, _ = Reflow(str(teacher), pairs=2500)(x, x, None)
+    prior = build(Run(teacher).config["model"]["prior"])
+    assert (eps[:, None] == prior.train).all(2).any(1).all()

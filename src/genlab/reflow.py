@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,16 +70,17 @@ class Reflow:
         denoiser = getattr(module, "denoiser", None)
         if denoiser is None or not denoiser.path.vanishing:
             raise GenlabError(f"the teacher {self.run} is no flow on the path Linear: its noise is not where it ends")
-        end = torch.tensor(denoiser.path.t_max, dtype=torch.float64)
-        sigma = denoiser.path(end, 1).sigma
+        teacher: Any = module
         for start in range(0, self.n, self.batch):
             n = min(self.batch, self.n - start)
             labels = NoiseStream(key(self.seed, "reflow labels"), start, module.device)
             y = module.labels(labels, n, None)
-            way = module.transport(NoiseStream(key(self.seed, "reflow"), start, module.device), n, y)
+            noise = NoiseStream(key(self.seed, "reflow"), start, module.device)
+            eps = teacher.prior.draw(noise, (n, *module.shape))
+            way = teacher.transport(noise, n, y, eps)
             if not way.x.isfinite().all():
                 raise GenlabError(f"the teacher {self.run} makes numbers that are not finite")
-            part = {"eps": (way.z / sigma).float().cpu(), "x": way.x.cpu()}
+            part = {"eps": eps.float().cpu(), "x": way.x.cpu()}
             yield part if y is None else part | {"y": y.cpu()}
 
 

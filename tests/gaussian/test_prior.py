@@ -68,3 +68,13 @@ def test_a_task_between_data_sets_begins_at_its_source() -> None:
 def test_data_as_noise_needs_a_straight_deterministic_path_and_no_likelihood(other: list[str]) -> None:
     with pytest.raises(GenlabError, match="not N\\(0, 1\\)"):
         build(preflight("train", [*TASK, *other]).model)
+
+
+def test_what_another_model_learns_from_is_no_test_row(moons: Empirical) -> None:
+    """Row i is a function of (seed, i), of any number of rows, and a train row."""
+    drawn = moons.draw(NoiseStream(0), (200, 2))
+    assert torch.equal(torch.cat([moons.draw(NoiseStream(0, at), (100, 2)) for at in (0, 100)]), drawn)
+    assert (drawn[:, None] == moons.train).all(2).any(1).all()
+    assert not (drawn[:, None] == moons.test).all(2).any()
+    assert len(drawn.unique(dim=0)) > 40, "of 50, any by chance"
+    assert torch.equal(Normal().draw(NoiseStream(3), (5, 2)), Normal().sample(NoiseStream(3), (5, 2)))

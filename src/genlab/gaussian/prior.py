@@ -25,6 +25,10 @@ class Prior(Protocol):
         """ε of the given shape (n, ...), row i a function of the stream's row i."""
         ...
 
+    def draw(self, noise: NoiseStream, shape: tuple[int, ...]) -> Tensor:
+        """As `sample`, but what another model may learn from: nothing that scores are taken of."""
+        ...
+
 
 class Normal:
     """ε ~ N(0, 1)."""
@@ -35,6 +39,9 @@ class Normal:
         return torch.randn_like(x)
 
     def sample(self, noise: NoiseStream, shape: tuple[int, ...]) -> Tensor:
+        return noise.normal(shape)
+
+    def draw(self, noise: NoiseStream, shape: tuple[int, ...]) -> Tensor:
         return noise.normal(shape)
 
 
@@ -62,6 +69,12 @@ class Empirical:
         if stop > len(self.test):
             raise GenlabError(f"the prior {self.name} has {len(self.test)} test rows, and sample {stop} needs one more")
         return self.test[noise.start : stop].to(noise.device)
+
+    def draw(self, noise: NoiseStream, shape: tuple[int, ...]) -> Tensor:
+        """Train rows, any by chance."""
+        self._fits(shape[1:])
+        index = (noise.uniform((shape[0], 1))[:, 0] * len(self.train)).long()
+        return self.train.to(noise.device)[index]
 
     def _fits(self, shape: tuple[int, ...]) -> None:
         if self.train.shape[1:] != tuple(shape):

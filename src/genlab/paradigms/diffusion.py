@@ -176,19 +176,24 @@ class Diffusion(GenerativeModule):
 
     def start(self, noise: NoiseStream, n: int) -> Tensor:
         """(n, *shape) σ(t_max) ε, where sampling begins."""
+        return self.sigma_max * self.latents(noise, n)
+
+    @property
+    def sigma_max(self) -> Tensor:
+        """() σ(t_max)."""
         path = self.denoiser.path
-        sigma = path(torch.tensor(path.t_max, dtype=torch.float64), 1).sigma
-        return sigma * self.latents(noise, n)
+        return path(torch.tensor(path.t_max, dtype=torch.float64), 1).sigma
 
     def latents(self, noise: NoiseStream, n: int) -> Tensor:
         """z of the prior, (n, *shape)."""
         return self.prior.sample(noise, (n, *self.shape))
 
-    def transport(self, noise: NoiseStream, n: int, y: Tensor | None = None) -> Transport:
-        """The integral as Σ ‖Δx‖²/Δt over the sampler's steps; raises GenlabError where these draw noise."""
+    def transport(self, noise: NoiseStream, n: int, y: Tensor | None = None, eps: Tensor | None = None) -> Transport:
+        """The integral as Σ ‖Δx‖²/Δt over the sampler's steps, from ε of the prior or those given; raises GenlabError where
+        the steps draw noise."""
         if not self.sampler.deterministic:
             raise GenlabError(f"{type(self.sampler).__name__} draws noise on its way: use the sampler euler or heun")
-        z = x = self.start(noise, n)
+        z = x = self.start(noise, n) if eps is None else self.sigma_max * eps
         t, energy = self.denoiser.path.t_max, torch.zeros(n, dtype=torch.float64, device=z.device)
         for state in self.sampler.trajectory(self.guided, x, noise, y):
             energy += (state.x_t - x).flatten(1).square().sum(1) / (t - state.t.item())
