@@ -87,6 +87,8 @@ def test_who_calls_parts_of_its_networks_is_not_split(family: str, outputs: Path
         train(preflight("train", overrides), outputs / "run")
 
 
-def test_there_are_two_strategies() -> None:
+def test_what_cannot_be_is_refused_before_anything_is_imported() -> None:
     with pytest.raises(GenlabError, match=r"trainer\.strategy=deepspeed: there is ddp and fsdp"):
         preflight("train", ["experiment=digits/ddpm", "trainer.strategy=deepspeed"])
+    with pytest.raises(GenlabError, match="16-mixed"):
+        preflight("train", ["experiment=imagenet64/adm", "data=digits", "trainer=fsdp", "trainer.precision=16-mixed"])

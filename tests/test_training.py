@@ -120,3 +120,14 @@ def test_secrets_stay_out_of_the_record(outputs: Path) -> None:
     run = Run(outputs)
     run.write_config({"logger": {"api_key": "hunter2", "mode": "offline"}})
     assert run.config == {"logger": {"api_key": "(redacted)", "mode": "offline"}}
+
+
+@pytest.mark.parametrize("choice", ["precision=half", "accelerator=abacus", "accelerator=tpu"])
+def test_what_lightning_has_not_is_one_line(choice: str, outputs: Path) -> None:
+    with pytest.raises(GenlabError, match="trainer: ") as error:
+        train(
+            preflight("train", ["experiment=digits/vae", "logger=none", "evaluation.n=0", f"trainer.{choice}"]),
+            outputs / "run",
+        )
+    assert "\n" not in str(error.value)
+    assert Run(outputs / "run").status["state"] == "failed"

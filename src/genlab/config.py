@@ -241,6 +241,8 @@ def _check(config: DictConfig) -> None:
             raise GenlabError(f"trainer.{key}={trainer[key]}: at least 1 is needed")
     if trainer.strategy not in ("ddp", "fsdp"):
         raise GenlabError(f"trainer.strategy={trainer.strategy}: there is ddp and fsdp")
+    if trainer.strategy == "fsdp" and trainer.precision == "16-mixed":
+        raise GenlabError("trainer=fsdp cannot scale the losses of 16-mixed: set trainer.precision=bf16-mixed")
     for name in trainer.requeue_signals:
         if name not in signal.Signals.__members__ or name in ("SIGINT", "SIGTERM", "SIGKILL", "SIGSTOP"):
             raise GenlabError(
