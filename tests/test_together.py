@@ -26,7 +26,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def call(verb: str, *arguments: str, before: str = "") -> subprocess.CompletedProcess[str]:
     """The verb in a process of its own, in which `before` has been executed."""
     start = f"import sys; sys.argv[0] = 'genlab'; {before}\nfrom genlab.{verb} import main; main()"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RANK": "1", "LOCAL_RANK": "1"}  # of somebody else's group
     command = [sys.executable, "-c", start, *arguments]
     return subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=120)
 
@@ -59,12 +59,17 @@ def test_a_process_that_is_lost_ends_the_others_with_its_words(run: Path, tmp_pa
     fail = (
         "import os\nfrom genlab import sample\nfrom genlab.errors import GenlabError\n"
         "def batch(*_):\n    raise GenlabError('nothing but nan')\n"
-        "if os.environ.get('LOCAL_RANK'): sample._batch = batch"
+        "if os.environ.get('GENLAB_RANK'): sample._batch = batch"
     )
     done = call("sample", str(run), "n=70", "batch=20", "devices=2", f"out={tmp_path}", before=fail)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == "genlab: nothing but nan"
+    assert done.stderr.splitlines() == ["genlab: nothing but nan"]
     assert not (tmp_path / "samples.npz").exists()
+    early = "import os\nif os.environ.get('GENLAB_RANK'): os._exit(3)"
+    done = call("sample", str(run), "n=70", "devices=2", f"out={tmp_path}", before=early)
+    assert (done.returncode, done.stderr) == (2, "genlab: rank 1 ended with exit code 3\n"), "before they ever met"
+    done = call("sample", str(run), "n=70", "devices=2", "weights=average", f"out={tmp_path}")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
 
 
 def test_several_devices_are_for_samples_and_scores_of_runs(

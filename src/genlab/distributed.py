@@ -18,7 +18,8 @@ def total(x: Tensor) -> Tensor:
     return x
 
 
-def leave() -> None:
-    """Leave the group, where all ranks do; one that a process is still in when it exits aborts that process."""
-    if dist.is_available() and dist.is_initialized():
+def leave(all_do: bool) -> None:
+    """Leave the group: gloo's, which a process that exits within may be aborted for; NCCL's, which waits for the others, only
+    where all of them do."""
+    if dist.is_available() and dist.is_initialized() and (all_do or dist.get_backend() == "gloo"):
         dist.destroy_process_group()

@@ -24,7 +24,6 @@ from typing import Any
 
 from genlab.config import near
 from genlab.errors import GenlabError, printable
-from genlab.launched import leader
 from genlab.options import RECORDED, overridden, parse, verb
 
 TRAIN_EXTRACTOR, LIKELIHOOD = "--train-extractor", "likelihood"
@@ -48,6 +47,7 @@ def rescore(
 
     `known` holds what a protocol needs of the data, for whoever scores more than once by it.
     """
+    from genlab.evaluation.banks import ranks
     from genlab.instantiation import build
     from genlab.run import Run
     from genlab.scoring import Scoring, load
@@ -66,7 +66,7 @@ def rescore(
         source = build(config["data"]["source"], options.trust)
         known[protocol] = Scoring(config, source, module.device, options.trust)
     rows = known[protocol].module(module, config["model"], options.weights, seconds, options.checkpoint)
-    if leader():
+    if not ranks()[0]:
         for row in rows:
             run.append("metrics.jsonl", row)
     return rows

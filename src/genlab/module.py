@@ -283,7 +283,7 @@ class GenerativeModule(L.LightningModule, abc.ABC):
                 name = f"grad_norm/{i}" if len(self.optimizations) > 1 else "grad_norm"
                 self.grad_norms[name] = norm = optimization.norm(optimizer)
                 if optimization.skip_norm is not None:
-                    self.grad_norms["skipped"] = torch.tensor(float(optimization.skips(norm)))
+                    self.grad_norms["skipped"] = norm.new_tensor(float(optimization.skips(norm)))
                 if math.isfinite(norm.item()):
                     optimization.clip(optimizer, norm)
                 else:

@@ -257,9 +257,7 @@ def plain(path: Path) -> Any:
         RuntimeError,
         EOFError,
     ):  # whose own words advise to load it in a way that runs code
-        raise GenlabError(
-            f"{path} holds more than tensors and plain values, and genlab did not write it: refused"
-        ) from None
+        raise GenlabError(f"{path} is damaged, or holds more than tensors and plain values: refused") from None
 
 
 def _loaded(path: Path) -> dict[str, Any]:

@@ -71,8 +71,7 @@ def sample(path: Path, options: Options, overrides: list[str]) -> Path:
     import numpy as np
     import torch
 
-    from genlab.evaluation.banks import gathered, mine
-    from genlab.launched import leader
+    from genlab.evaluation.banks import gathered, mine, ranks
     from genlab.pictures import film, picture, texts
 
     for key in ("n", "batch"):
@@ -80,11 +79,12 @@ def sample(path: Path, options: Options, overrides: list[str]) -> Path:
             raise GenlabError(f"{key}={getattr(options, key)}: at least one sample is needed")
     folder, module, _ = _opened(path, options, overrides)
     own, frames = {}, []
-    for first, count in mine(options.n, options.batch):
+    rank, world = ranks()
+    for first, count in mine(options.n, min(options.batch, -(-options.n // world))):
         own[first], steps = _batch(module, options, first, count)
         frames = frames or steps  # the first rank's first are the first of all
     parts = gathered(own)
-    if not leader():
+    if rank:
         return folder
     x, y = (torch.cat([parts[first][k] for first in sorted(parts)]) for k in (0, 1))
     np.savez_compressed(folder / "samples.npz", x=x.numpy(), y=y.numpy(), seed=options.seed)

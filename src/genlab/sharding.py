@@ -1,5 +1,5 @@
 """Fully sharded training (Zhao et al. 2023, arXiv:2304.11277): every rank holds its part of each weight, gradient, average
-and moment of the optimizer, and weights are whole only while their block computes."""
+and moment of the optimizer, and gathers a block's weights while the block computes."""
 
 import warnings
 from datetime import timedelta

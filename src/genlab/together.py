@@ -3,16 +3,18 @@
 import os
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from subprocess import Popen
 
-from genlab import processes
+from genlab import distributed, processes
 from genlab.errors import GenlabError
 
-MEETING = "GENLAB_MEETING"
+MEETING, RANK = "GENLAB_MEETING", "GENLAB_RANK"
 TIMEOUT = timedelta(minutes=30)  # that they wait for each other
 
 
@@ -20,7 +22,7 @@ TIMEOUT = timedelta(minutes=30)  # that they wait for each other
 def together(n: int) -> Iterator[bool]:
     """Within, this command runs n times over as one group; whether this is the first, who alone writes and prints.
 
-    Raises GenlabError for devices that there are not, and where one of the others is lost.
+    Raises GenlabError for devices that there are not. Where one of the others is lost, the first ends with its words.
     """
     import torch
     import torch.distributed as dist
@@ -35,30 +37,28 @@ def together(n: int) -> Iterator[bool]:
         return
     if cards == 0:
         torch.set_num_threads(max(1, torch.get_num_threads() // n))
-    first = MEETING not in os.environ
-    with tempfile.TemporaryDirectory() as folder:
-        others = _started(n, Path(folder)) if first else []
-        if first:
-            os.environ[MEETING] = folder
+    rank, place = int(os.environ.get(RANK, "0")), os.environ.get(MEETING)
+    with tempfile.TemporaryDirectory() if place is None else nullcontext(place) as folder:
+        others = _started(n, Path(folder)) if place is None else []
+        if place is None:
+            threading.Thread(target=_watch, args=(others, Path(folder)), name="others", daemon=True).start()
         else:
             processes.follow()
-        rank = int(os.environ.get("LOCAL_RANK", "0"))
         if cards:
             torch.cuda.set_device(rank)
         try:
-            meeting = f"file://{os.environ[MEETING]}/meeting"
             backend = "nccl" if cards else "gloo"
+            meeting = f"file://{folder}/meeting"
             dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=n, timeout=TIMEOUT)
-            yield first
-        except RuntimeError as error:
-            told = [*_said(Path(folder)), processes.lost(others), str(error)] if first else [str(error)]
-            raise GenlabError(next(line for line in told if line)) from error
+            yield place is None
+            dist.barrier()
+        except RuntimeError:
+            time.sleep(2)  # one of the others may be gone, which `_watch` has better words for
+            raise
         finally:
-            processes.end(others, 30 if sys.exc_info()[0] is None else 0)
-            if dist.is_initialized():
-                dist.destroy_process_group()
-            if first:
-                del os.environ[MEETING]
+            whole = sys.exc_info()[0] is None
+            distributed.leave(whole)
+            processes.end(others, 30 if whole else 0)
 
 
 def _started(n: int, folder: Path) -> list[Popen]:
@@ -66,12 +66,21 @@ def _started(n: int, folder: Path) -> list[Popen]:
     shared = {**os.environ, MEETING: str(folder), processes.LEADER: str(os.getpid())}
     command, started = [sys.executable, *sys.orig_argv[1:]], []
     for rank in range(1, n):
-        with (folder / f"{rank}.err").open("w") as stderr:
-            started.append(Popen(command, env={**shared, "LOCAL_RANK": str(rank)}, stdout=stderr, stderr=stderr))
+        with (folder / f"{rank}.err").open("w") as said:
+            started.append(Popen(command, env={**shared, RANK: str(rank)}, stdout=said, stderr=said))
     return started
 
 
-def _said(folder: Path) -> list[str]:
-    """The last line of every other rank that has said something, as errors are."""
-    words = [path.read_text().strip() for path in sorted(folder.glob("*.err"))]
-    return [word.splitlines()[-1].removeprefix("genlab: ") for word in words if word]
+def _watch(others: list[Popen], folder: Path) -> None:
+    """End the command when one of the others has ended badly, even while a collective waits for it."""
+    while others:
+        time.sleep(0.2)
+        for rank, process in enumerate([*others], 1):
+            if process.poll():
+                said = (folder / f"{rank}.err").read_text().strip().splitlines()
+                print(said[-1] if said else f"genlab: {processes.lost([*others])}", file=sys.stderr)
+                processes.end(others, 0)
+                for file in folder.iterdir():
+                    file.unlink()
+                folder.rmdir()
+                os._exit(2)

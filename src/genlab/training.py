@@ -62,12 +62,9 @@ def train(config: DictConfig, folder: Path) -> float | None:
             print(f"genlab: already finished: {folder} (force=true trains again)")
             return status["objective"]
         session.build()
-        objective = session.train()
-        distributed.leave()
-        return objective
+        return session.train()
     except Preempted as stop:
         session.preempted(stop)
-        distributed.leave()
         sys.exit(stop.exit_code if first else 0)  # of the first rank's alone: Lightning kills all for another's
     except BaseException as error:
         told = session.failed(error)
@@ -83,6 +80,7 @@ class Session:
 
     module: GenerativeModule
     built = owing = False
+    meets = False  # whether all ranks end here
 
     def __init__(self, config: DictConfig, run: Run, report: Report, leader: bool):
         plain: Any = OmegaConf.to_container(config, resolve=True)
@@ -198,7 +196,7 @@ class Session:
         """Fit, then draw and score with the averaged weights; what cannot draw has the last validation as its score."""
         if self.images_seen < self.config.trainer.max_images or self.owing:
             self.fit()
-        self.module.to(self.device)  # Lightning leaves it on the CPU
+        self.module.to(self.device)  # Lightning may leave it on the CPU
         objective, judge = None, self.module.judged_by
         with self.ema.applied(self.module) as module:
             if self.leader and (judge is None or self.module.reconstructs):
@@ -208,6 +206,7 @@ class Session:
             elif self.config.evaluation.n:
                 objective = self._evaluate(module)
         self.end("finished", None, objective)
+        self.meets = True
         return objective
 
     def fit(self) -> None:
@@ -281,8 +280,10 @@ class Session:
 
     def preempted(self, stop: Preempted) -> None:
         """Go, with the other ranks and a word of where from the same command goes on; back into the queue if there is one."""
+        self.meets = self.guard.agreed
         if self.leader:
-            processes.end(self.others, 0)
+            if not self.meets:
+                processes.end(self.others, 0)
             images = self.run.saved_images if stop.at_once else self.images_seen
             self.end("preempted", str(stop), images=images, exit_code=stop.exit_code)
             print(f"genlab: {stop} at {images} images; the same command continues", file=sys.stderr)
@@ -300,8 +301,9 @@ class Session:
 
     def close(self) -> None:
         """Give the directory, the signals and the terminal back, and leave no rank behind."""
-        processes.end(self.others, 30)
         if self.leader:
             self.run.unlock()
         self.guard.release()
         self.report.stop()
+        distributed.leave(self.meets)
+        processes.end(self.others, 30)

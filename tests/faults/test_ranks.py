@@ -42,6 +42,7 @@ ACTS = {
     "is killed, the first": "if rank == 0: os.kill(os.getpid(), signal.SIGKILL)",
     "hangs, the first": "if rank == 0: time.sleep(1000)",
 }
+SHARDED = [(who, "diffusion", "fsdp") for who in ("raises", "hangs", "is killed, the first")]
 
 
 class Pair:
@@ -96,10 +97,10 @@ def test_a_signal_while_parts_of_the_weights_are_together(signum: int, outputs: 
         assert pair.alive == []
 
 
-@pytest.mark.parametrize("who", ACTS)
-def test_no_rank_outlives_another(who: str, outputs: Path, fault: Fault) -> None:
+@pytest.mark.parametrize(("who", "family", "strategy"), [*((who, "vae", "ddp") for who in ACTS), *SHARDED])
+def test_no_rank_outlives_another(who: str, family: str, strategy: str, outputs: Path, fault: Fault) -> None:
     with fault("14 a rank raises, hangs or is killed"):
-        pair = Pair(outputs, "vae", ACTS[who])
+        pair = Pair(outputs, family, ACTS[who], f"trainer={strategy}")
         reached = time.monotonic()
         while pair.process.poll() is None and not [*outputs.glob("digits/*/*/checkpoints/*96.pt")]:
             assert time.monotonic() - reached < 200
@@ -153,11 +154,15 @@ def test_two_ranks_killed_and_stopped_are_bit_equal(family: str, strategy: str, 
     assert_same_run(last.run, whole.run)
 
 
-def test_a_loss_of_one_rank_that_is_no_number_is_skipped_by_both(outputs: Path, fault: Fault) -> None:
+@pytest.mark.parametrize(("family", "strategy"), [("vae", "ddp"), ("diffusion", "fsdp")])
+def test_a_loss_of_one_rank_that_is_no_number_is_skipped_by_both(
+    family: str, strategy: str, outputs: Path, fault: Fault
+) -> None:
     with fault("10 a batch that is no number"):
         act = "self._terms = (lambda b, o=self._terms: {'loss': o(b)['loss'] * float('inf')}) if rank == 1 else self._terms"
         act += "\n    elif '_terms' in self.__dict__:\n        del self._terms"
-        pair = Pair(outputs, "vae", act, "trainer.keep=100", "trainer.checkpoint_every=16")
+        more = (f"trainer={strategy}", "trainer.keep=100", "trainer.checkpoint_every=16")
+        pair = Pair(outputs, family, act, *more)
         code, said = pair.wait()
         assert code == 0, said
         assert pair.run.status["nonfinite"] == 1

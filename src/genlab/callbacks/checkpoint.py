@@ -75,13 +75,14 @@ class Checkpoint(L.Callback):
             self.failures += 1
             if trainer.is_last_batch or self.failures > self.tolerated:
                 raise
-            print(f"genlab: warning at {module.images_seen} images: {error}", file=sys.stderr)
+            if self.guard.leads:
+                print(f"genlab: warning at {module.images_seen} images: {error}", file=sys.stderr)
         self.clock.mark()
 
     def on_exception(self, trainer: L.Trainer, module: GenerativeModule, exception: BaseException) -> None:  # pyright: ignore
-        """What goes wrong between two batches costs none of them, unless shards are elsewhere that it would take."""
-        preempted = isinstance(exception, Preempted)
-        if not self.guard.whole or (preempted and exception.at_once) or (self.guard.together and not preempted):
+        """What goes wrong between two batches costs none of them, unless it takes the shards of ranks that are elsewhere."""
+        at_once = isinstance(exception, Preempted) and exception.at_once
+        if not self.guard.whole or at_once or (self.guard.together and not self.guard.agreed):
             return
         try:
             self._check(module)
@@ -98,9 +99,21 @@ class Checkpoint(L.Callback):
                 state = {**self._state(module), "optimizers": optimizers, "callbacks": callbacks}
                 state["owing"] = any(occasion.owed(module.images_seen) for occasion in self.occasions)
                 state = whole(state, self.guard.leads)
-                if self.guard.leads:
-                    self.run.save_checkpoint(state, module.images_seen, self.keep)
+                self._write(trainer, state, module.images_seen)
             self.saved = module.images_seen
+
+    def _write(self, trainer: L.Trainer, state: dict[str, Any], images_seen: int) -> None:
+        """By the first rank; where others have come here with it, they hear how it went."""
+        failed = None
+        if self.guard.leads:
+            try:
+                self.run.save_checkpoint(state, images_seen, self.keep)
+            except GenlabError as error:
+                failed = error
+        if self.guard.together and trainer.strategy.reduce_boolean_decision(failed is not None, all=False):
+            failed = failed or GenlabError("the first rank could not write a checkpoint")
+        if failed is not None:
+            raise failed
 
     def save_best(self, module: GenerativeModule, metric: str, value: float) -> None:
         """Write one that is the best so far by a metric; it is for scoring, and nothing goes on from it."""

@@ -33,6 +33,9 @@ class EMA(L.Callback):
         for shadow in self.shadows.values():
             shadow.requires_grad_(False)
         self.swapped = self.sharded = False
+        self.spare: GenerativeModule | None = (
+            None  # what a sharded module is copied to, on the CPU while it is not used
+        )
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # listed once: walking the modules for every batch would cost as much as the average itself
@@ -56,11 +59,14 @@ class EMA(L.Callback):
             theirs.copy_(ours)
 
     @contextmanager
-    def applied(self, module: GenerativeModule) -> Iterator[GenerativeModule]:
-        """The module, which within carries the averaged weights; of a sharded one a whole copy, which all ranks have to ask
-        for, since ranks that draw or score do not take their steps together."""
+    def applied(self, module: GenerativeModule, wanted: bool = True) -> Iterator[GenerativeModule]:
+        """The module, which within carries the averaged weights; of a sharded one a whole copy where it is wanted, for which
+        all ranks have to come here, since ranks that draw or score do not take their steps together."""
         if self.sharded:
-            yield self._copy(module)
+            copy = self._copy(module, wanted)
+            yield copy or module
+            if copy is not None:
+                copy.to("cpu")
             return
         self._swap()
         try:
@@ -68,12 +74,15 @@ class EMA(L.Callback):
         finally:
             self._swap()
 
-    def _copy(self, module: GenerativeModule) -> GenerativeModule:
+    def _copy(self, module: GenerativeModule, wanted: bool) -> GenerativeModule | None:
         average = {name.replace("/", "."): value for name, value in self.shadows["ema"].state_dict().items()}
-        copy = self.make()
-        copy.load_state_dict(whole(module.state_dict() | average, keep=True))
-        copy.images_seen = module.images_seen
-        return copy.to(module.device)
+        state = whole(module.state_dict() | average, keep=wanted)
+        if not wanted:
+            return None
+        self.spare = self.spare or self.make()
+        self.spare.load_state_dict(state)
+        self.spare.images_seen = module.images_seen
+        return self.spare.to(module.device)
 
     @contextmanager
     def raw(self) -> Iterator[None]:

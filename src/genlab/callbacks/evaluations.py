@@ -24,7 +24,7 @@ class Evaluations(Occasion):
     Training goes on as if nothing had happened: its random numbers are keyed by the batch.
     """
 
-    prefix = "eval/"
+    prefix, shared = "eval/", True
 
     def __init__(
         self,

@@ -36,6 +36,7 @@ class Guard(L.Callback):
     def __init__(self, requeue: Sequence[str], leads: bool, together: bool = False):
         self.leads, self.together = leads, together
         self.patient, self.whole = not leads, False
+        self.agreed = False  # that all ranks stop at this batch
         self.signum, self.times = 0, 0
         self.requeuing = tuple(getattr(signal, name) for name in requeue)
         self.before = {signum: signal.signal(signum, self._received) for signum in (*ENDING, *self.requeuing)}
@@ -62,6 +63,7 @@ class Guard(L.Callback):
             stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
         self.whole = True
         if stop:
+            self.agreed = True
             raise Preempted(self.signum or signal.SIGTERM)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -18,6 +18,8 @@ class Occasion(L.Callback, abc.ABC):
     """Validation, pictures, scores. A signal ends one at once, and the resumed run does it before anything else, so that
     a run that was stopped has the history of one that was not."""
 
+    shared: ClassVar[bool] = False
+    """Whether every rank has its part in it; else it is the first one's."""
     prefix: ClassVar[str]
     """How the keys begin that it writes into the history."""
 
@@ -32,7 +34,8 @@ class Occasion(L.Callback, abc.ABC):
     @contextmanager
     def averaged(self, module: GenerativeModule) -> Iterator[GenerativeModule]:
         """The module, which within carries the averaged weights, or its whole copy that does; a signal may be raised."""
-        with self.ema.applied(module) as averaged, self.guard.between_batches(), torch.no_grad():
+        wanted = self.shared or self.guard.leads
+        with self.ema.applied(module, wanted) as averaged, self.guard.between_batches(), torch.no_grad():
             yield averaged
 
     def wanted(self, trainer: L.Trainer, module: GenerativeModule) -> bool:

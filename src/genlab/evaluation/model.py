@@ -81,11 +81,19 @@ def _likelihood(evaluator: Evaluator, module: GenerativeModule, made: Protocol, 
     test = evaluator.references.source.split("test")
     points = test.x.is_floating_point()
     parts: dict[int, dict[str, Tensor]] = {}
+    failed: str | None = None  # on this rank, of which the others must hear
     with counted(*(module.get_submodule(name) for name in module.averaged)) as evaluations:
         for first, x, y in chunks(test, evaluator.batch):
             torch.manual_seed(key(evaluator.seed, "likelihood", first))
-            nats = module.nats_parts(x.to(module.device), None if y is None else y.to(module.device))
+            try:
+                nats = module.nats_parts(x.to(module.device), None if y is None else y.to(module.device))
+            except GenlabError as error:
+                failed = str(error)
+                break
             parts[first] = {k: (-v if points else module.bits(v)).cpu().double() for k, v in nats.items()}
+    why = next((said for said in gathered({ranks()[0]: failed}).values() if said), None)
+    if why is not None:
+        raise GenlabError(why)
     parts = gathered(parts)
     cost = {"kind": module.likelihood, "likelihood_nfe": summed(evaluations.rows) / len(test.x)}
     cost |= {"bound": module.bound} if module.bound else {}
