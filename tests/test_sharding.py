@@ -11,6 +11,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from genlab.config import preflight
+from genlab.distributed import leave
 from genlab.errors import GenlabError
 from genlab.instantiation import build
 from genlab.sharding import divided, full, local, shard, whole
@@ -25,7 +26,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeviceMesh]:
     meeting = tmp_path_factory.mktemp("group") / "meeting"
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=0, world_size=1)
     yield init_device_mesh("cpu", (1,))
-    dist.destroy_process_group()
+    leave(True)  # unless a run that was refused has left it
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
