@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 
+from genlab.errors import GenlabError
 from genlab.optimization import Optimization
 
 
@@ -76,3 +77,10 @@ def test_a_step_with_gradients_too_long_or_no_numbers_leaves_everything_as_it_wa
     rule.clip(optimizer, rule.norm(optimizer))
     optimizer.step()
     assert weight.item() < 1
+
+
+def test_numbers_that_an_optimizer_refuses_are_one_line() -> None:
+    weights = [torch.nn.Parameter(torch.zeros(2))]
+    for wrong in ({"betas": (0.9, 1.5)}, {"betas": (0, 0.99)}, {"momentum": 0.9}):
+        with pytest.raises(GenlabError, match="optimizer: "):
+            Optimization(partial(torch.optim.Adam, **wrong), lr=0.1).build(weights)

@@ -38,8 +38,11 @@ class Optimization:
         self.decay_images = decay_images
 
     def build(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
-        """The optimizer over these parameters; raises GenlabError for a β₂ of one that has none."""
-        optimizer = self.algorithm(parameters, lr=self.lr)
+        """The optimizer over these parameters; raises GenlabError for numbers that it refuses, and a β₂ of one that has none."""
+        try:
+            optimizer = self.algorithm(parameters, lr=self.lr)
+        except (TypeError, ValueError) as error:
+            raise GenlabError(f"optimizer: {error}") from None
         if self.beta2 is not None and "betas" not in optimizer.defaults:
             raise GenlabError(f"optimizer.beta2: {type(optimizer).__name__} has none, set optimizer.beta2=null")
         return optimizer
