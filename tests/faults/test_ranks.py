@@ -134,7 +134,10 @@ def test_another_number_of_devices_is_told(outputs: Path, fault: Fault) -> None:
 def test_two_ranks_killed_and_stopped_are_bit_equal(family: str, strategy: str, outputs: Path, fault: Fault) -> None:
     how = f"trainer={strategy}"
     whole = Pair(outputs / "whole", family, "", how)
-    cut = Pair(outputs / "cut", family, "if rank == 0: print('here', file=sys.stderr, flush=True)", how)
+    here = (
+        "if rank == 0: print('here', file=sys.stderr, flush=True); time.sleep(20)"  # or it is past the next checkpoint
+    )
+    cut = Pair(outputs / "cut", family, here, how)
     with fault("2 kill -9 at a random moment"):
         assert cut.process.stderr is not None
         while "here" not in cut.process.stderr.readline():
