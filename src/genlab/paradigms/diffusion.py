@@ -174,15 +174,11 @@ class Diffusion(GenerativeModule):
         for state in self.sampler.trajectory(self.guided, self.start(noise, n), noise, y):
             yield Frame(state.x_t.float(), state.x_hat.float())
 
-    def start(self, noise: NoiseStream, n: int) -> Tensor:
-        """(n, *shape) σ(t_max) ε, where sampling begins."""
-        return self.sigma_max * self.latents(noise, n)
-
-    @property
-    def sigma_max(self) -> Tensor:
-        """() σ(t_max)."""
+    def start(self, noise: NoiseStream, n: int, eps: Tensor | None = None) -> Tensor:
+        """(n, *shape) σ(t_max) ε, where sampling begins, of the prior's ε or those given."""
         path = self.denoiser.path
-        return path(torch.tensor(path.t_max, dtype=torch.float64), 1).sigma
+        sigma = path(torch.tensor(path.t_max, dtype=torch.float64), 1).sigma
+        return sigma * (self.latents(noise, n) if eps is None else eps)
 
     def latents(self, noise: NoiseStream, n: int) -> Tensor:
         """z of the prior, (n, *shape)."""
@@ -193,7 +189,7 @@ class Diffusion(GenerativeModule):
         the steps draw noise."""
         if not self.sampler.deterministic:
             raise GenlabError(f"{type(self.sampler).__name__} draws noise on its way: use the sampler euler or heun")
-        z = x = self.start(noise, n) if eps is None else self.sigma_max * eps
+        z = x = self.start(noise, n, eps)
         t, energy = self.denoiser.path.t_max, torch.zeros(n, dtype=torch.float64, device=z.device)
         for state in self.sampler.trajectory(self.guided, x, noise, y):
             energy += (state.x_t - x).flatten(1).square().sum(1) / (t - state.t.item())
