@@ -205,6 +205,9 @@ def test_a_run_of_two_ranks_on_slurm_is_one_run(cluster: Path) -> None:
 @pytest.mark.slow
 def test_slurms_signal_in_a_batch_saves_requeues_and_goes_on(cluster: Path) -> None:
     """The whole of genlab: all ranks leave at one batch, the job is put back once, and the second time it comes to its end."""
+    (cluster / "calls").write_text(
+        "sbatch\n" * 100
+    )  # the ranks' port is made of the job's number, and other tests have job 7
     tiny = [
         "experiment=digits/vae",
         "trainer=ddp",
@@ -220,11 +223,11 @@ def test_slurms_signal_in_a_batch_saves_requeues_and_goes_on(cluster: Path) -> N
         if [*cluster.glob("out/digits/vae/*/history.jsonl")]:
             break
         time.sleep(0.1)
-    subprocess.run(["scancel", f"--signal={signal.SIGUSR2.value}", "7"], check=True)
+    subprocess.run(["scancel", f"--signal={signal.SIGUSR2.value}", "107"], check=True)
     _, err = process.communicate(timeout=300)
     logs = "".join(path.read_text() for path in cluster.glob("out/sweeps/train/*.log"))
     assert process.returncode == 0, err + logs
-    assert calls(cluster, "scontrol") == ["scontrol requeue 7"]
+    assert calls(cluster, "scontrol") == ["scontrol requeue 107"]
     assert len(calls(cluster, "srun")) == 2
     (status,) = cluster.glob("out/digits/vae/*/status.json")
     found = json.loads(status.read_text())
