@@ -243,13 +243,8 @@ def _act(arguments: list[str]) -> None:
     if len(words) != 1:
         raise GenlabError(f"one RUN is needed, not {len(words)}: {' '.join(words)}")
     given = (Path(words[0]), options, overrides)
-    special = (
-        options.interpolate is not None
-        or options.arithmetic
-        or options.traverse is not None
-        or options.levels is not None
-    )
-    if special and options.devices > 1:
+    latent = (options.interpolate, options.arithmetic or None, options.traverse, options.levels)
+    if options.devices > 1 and latent != (None,) * 4:
         raise GenlabError(f"devices={options.devices}: only samples are drawn on several")
     if options.interpolate is not None:
         file, error = interpolation(*given)

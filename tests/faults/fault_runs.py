@@ -54,10 +54,27 @@ def received(self, signum, frame, original=Guard._received):
     original(self, signum, frame)
 Guard._received = received
 """
+HALF_A_SAVE = """
+import sys, time, torch
+original = torch.save
+def save(state, file):
+    if state["images_seen"] == AT:
+        file.write(bytes(10000))
+        file.flush()
+        print("here", file=sys.stderr, flush=True)
+        time.sleep(100)
+    original(state, file)
+torch.save = save
+"""
 SECONDS = 120.0  # that anything may take before it is given up
 
 forkserver = multiprocessing.get_context("forkserver")
 forkserver.set_forkserver_preload(["genlab.training", "genlab.train"])
+
+
+def half_a_save(at: int) -> str:
+    """What makes a run linger while it writes the checkpoint of `at` images, a part of which is in its file."""
+    return HALF_A_SAVE.replace("AT", str(at))
 
 
 def _run(folder: str, overrides: list[str], before: str, environment: dict[str, str], threads: int) -> None:
@@ -173,4 +190,14 @@ def assert_same_run(ours: Run, theirs: Run) -> None:
         assert_equal(rows(ours, "metrics.jsonl"), rows(theirs, "metrics.jsonl"))
 
 
-__all__ = ["FAMILIES", "LINGER", "Process", "assert_equal", "assert_same_run", "finished", "rows", "signal"]
+__all__ = [
+    "FAMILIES",
+    "LINGER",
+    "Process",
+    "assert_equal",
+    "assert_same_run",
+    "finished",
+    "half_a_save",
+    "rows",
+    "signal",
+]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fault_runs import FAMILIES, Process, assert_equal, assert_same_run, finished, rows
+from fault_runs import FAMILIES, Process, assert_equal, assert_same_run, finished, half_a_save, rows
 
 from genlab.run import Run
 
@@ -18,18 +18,6 @@ SHORT = [
     *("evaluation.n=0",),
 ]
 VAE = [*FAMILIES["vae"], *SHORT]
-HALF_A_SAVE = """
-import sys, time, torch
-original = torch.save
-def save(state, file):
-    if state["images_seen"] == 96:
-        file.write(bytes(10000))
-        file.flush()
-        print("here", file=sys.stderr, flush=True)
-        time.sleep(100)
-    original(state, file)
-torch.save = save
-"""
 BEFORE_THE_MANIFEST = """
 import sys, time
 import genlab.run as r
@@ -69,7 +57,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("before", [HALF_A_SAVE, BEFORE_THE_MANIFEST], ids=["half of a file", "before the manifest"])
+@pytest.mark.parametrize(
+    "before", [half_a_save(96), BEFORE_THE_MANIFEST], ids=["half of a file", "before the manifest"]
+)
 def test_killed_while_it_saves(before: str, whole: Run, outputs: Path, fault: Fault) -> None:
     with fault("1 kill -9 while a checkpoint is written"):
         process = Process(outputs / "run", VAE, before, TMPDIR="/dev/shm")
@@ -79,7 +69,7 @@ def test_killed_while_it_saves(before: str, whole: Run, outputs: Path, fault: Fa
         state = process.run.load_checkpoint()
         assert state is not None
         assert state["images_seen"] == 48
-        assert bool([*process.run.checkpoints.glob(".*")]) == (before == HALF_A_SAVE)
+        assert bool([*process.run.checkpoints.glob(".*")]) == (before == half_a_save(96))
         run = finished(outputs / "run", VAE)
         assert not [*run.checkpoints.glob(".*")]
         assert_same_run(run, whole)

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from fault_runs import FAMILIES, LINGER, Process, assert_same_run, finished
+from fault_runs import FAMILIES, LINGER, Process, assert_same_run, finished, half_a_save
 
 from genlab.run import Run
 
@@ -25,18 +25,6 @@ PLACES = {
     "it evaluates at the end": (160, "import genlab.scoring as s; linger(s.Scoring, 'module', 160)"),
 }
 SLEEPING_BATCH = "linger(GenerativeModule, 'training_step', 80)"
-SLOW_SAVE = """
-import torch, sys, time
-original = torch.save
-def save(state, file):
-    if state["images_seen"] == 64:
-        file.write(bytes(1000))
-        file.flush()
-        print("here", file=sys.stderr, flush=True)
-        time.sleep(100)
-    original(state, file)
-torch.save = save
-"""
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +96,7 @@ TWICE = [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGINT), (sign
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("before", [SLEEPING_BATCH, SLOW_SAVE], ids=["in a batch", "while it saves"])
+@pytest.mark.parametrize("before", [SLEEPING_BATCH, half_a_save(64)], ids=["in a batch", "while it saves"])
 @pytest.mark.parametrize("signals", TWICE)
 def test_a_second_signal_does_not_wait(
     signals: tuple[int, int], before: str, whole: Callable[[str], Run], outputs: Path, fault: Fault

@@ -51,9 +51,8 @@ class Checkpoint(L.Callback):
     ):
         self.run, self.ema, self.clock, self.guard = run, ema, clock, guard
         self.conditions = conditions
-        self.occasions: list[
-            Occasion
-        ] = []  # of which some may be owed when it saves; they need it before it can know them
+        # of which some may be owed when it saves; they need it before it can know them
+        self.occasions: list[Occasion] = []
         self.batch, self.every, self.keep = options.batch, options.checkpoint_every, options.keep
         self.seconds, self.tolerated = 60 * options.checkpoint_minutes, options.save_failures
         self.best: dict[str, Any] | None = None if state is None else state["best"]

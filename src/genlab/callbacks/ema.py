@@ -33,9 +33,8 @@ class EMA(L.Callback):
         for shadow in self.shadows.values():
             shadow.requires_grad_(False)
         self.swapped = self.sharded = False
-        self.spare: GenerativeModule | None = (
-            None  # what a sharded module is copied to, on the CPU while it is not used
-        )
+        # what a sharded module is copied to, on the CPU while it is not used
+        self.spare: GenerativeModule | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # listed once: walking the modules for every batch would cost as much as the average itself
@@ -64,9 +63,11 @@ class EMA(L.Callback):
         all ranks have to come here, since ranks that draw or score do not take their steps together."""
         if self.sharded:
             copy = self._copy(module, wanted)
-            yield copy or module
-            if copy is not None:
-                copy.to("cpu")
+            try:
+                yield copy or module
+            finally:
+                if copy is not None:
+                    copy.to("cpu")
             return
         self._swap()
         try:
