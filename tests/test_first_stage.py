@@ -16,6 +16,7 @@ from genlab.codec import Vectors
 from genlab.config import conf_dir, preflight, run_dir
 from genlab.data.digits import Digits
 from genlab.errors import GenlabError
+from genlab.evaluate import Options, rescore
 from genlab.first_stage import Latent
 from genlab.gaussian.denoiser import Denoiser, Time
 from genlab.gaussian.grids import Trailing
@@ -28,6 +29,7 @@ from genlab.instantiation import build
 from genlab.noise import NoiseStream
 from genlab.optimization import Optimization
 from genlab.paradigms.diffusion import Diffusion
+from genlab.paradigms.vqvae import VQVAE
 from genlab.run import Run
 from genlab.scoring import load
 from genlab.training import train
@@ -67,6 +69,28 @@ def test_what_comes_back_is_the_autoencoders_own_reconstruction(codec: str, run:
             assert torch.equal(z, module.codes(module.codec.encode(x)))
             assert (z.dtype, ours.size) == (torch.int64, 64)
     assert ours.log_volume is None
+
+
+def test_an_autoencoder_is_scored_by_all_that_it_makes_of_held_out_images(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """rFID: 0 where nothing is lost, a thousand times more for an untrained one, the same in any batches."""
+    small = ["evaluation.features.images=500", "evaluation.n=50"]
+    options = Options()
+    (row,) = rescore(run, ["frechet"], options, small)
+    assert row["metric"] == "reconstruction_fd_digits"
+    assert (row["protocol"]["of"], row["protocol"]["n_fake"]) == ("reconstructions of test", 360)
+    assert not row["references"]
+    (again,) = rescore(run, ["frechet"], options, [*small, "evaluation.batch=77"])
+    assert again["value"] == pytest.approx(row["value"], rel=1e-5)
+    monkeypatch.setattr(VQVAE, "reconstruct", lambda self, x, y=None: x)
+    (nothing,) = rescore(run, ["frechet"], options, small)
+    assert abs(nothing["value"]) < row["value"] / 1000
+    monkeypatch.setattr(VQVAE, "reconstruct", lambda self, x, y=None: x * torch.nan)
+    with pytest.raises(GenlabError, match="nan or inf"):
+        rescore(run, ["frechet"], options, small)
+    with pytest.raises(GenlabError, match="VQVAE has no likelihood"):
+        rescore(run, ["likelihood"], options, small)
 
 
 def test_latents_have_unit_deviation_which_is_measured_once(run: Path) -> None:

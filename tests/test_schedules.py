@@ -9,7 +9,7 @@ from torch import nn
 from genlab.averaging import ScheduledHalfLife
 from genlab.errors import GenlabError
 from genlab.optimization import Optimization
-from genlab.schedules import Cosine
+from genlab.schedules import Cosine, Linear
 
 
 def test_a_cosine_begins_level_is_half_way_in_the_middle_and_stays_where_it_ends() -> None:
@@ -19,6 +19,15 @@ def test_a_cosine_begins_level_is_half_way_in_the_middle_and_stays_where_it_ends
     assert rise(1) - 2 < 1e-4
     with pytest.raises(GenlabError, match="images=0"):
         Cosine(1.0, 0.0, 0)
+
+
+def test_a_line_holds_then_falls_and_stays_where_it_ends() -> None:
+    fall = Linear(first=2.0, last=0.5, images=1000, hold=0.4)
+    assert [fall(n) for n in (0, 400, 600, 700, 1000, 10**9)] == pytest.approx([2, 2, 1.5, 1.25, 0.5, 0.5])
+    assert Linear(0.0, 1.0, 200)(50) == 0.25  # and from the beginning, where none is said
+    for images, hold in ((0, 0.0), (100, 1.0), (100, -0.1)):
+        with pytest.raises(GenlabError, match=f"images={images} after hold={hold:g}"):
+            Linear(1.0, 0.0, images, hold)
 
 
 def test_rate_and_beta2_follow_their_schedules() -> None:

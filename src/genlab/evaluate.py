@@ -7,7 +7,7 @@
 Scores a trained run again: with another sampler, more samples, another extractor, or only some metrics (by their names
 in conf/evaluation/, such as frechet, and likelihood). Several values of a key, separated by commas, are scored one after the
 other. With devices=8 eight devices of this machine draw and score their shares, for the same numbers. Appends to the run's
-metrics.jsonl, each number with its whole protocol.
+metrics.jsonl, each number with its whole protocol. An autoencoder is scored by what it makes of the whole split (rFID).
 
 SAMPLES that another program made, in a folder, .zip or .npz, are scored under the same protocol as runs are, against a
 data set or against other images; their numbers lie in outputs/DATA/NAME/, where `genlab compare` finds them.

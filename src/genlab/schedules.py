@@ -28,3 +28,21 @@ class Cosine(Schedule):
     def __call__(self, images_seen: int) -> float:
         left = (1 + math.cos(math.pi * min(1.0, images_seen / self.images))) / 2
         return self.last + (self.first - self.last) * left
+
+
+class Linear(Schedule):
+    """`first` for a share `hold` of `images`, then in a line to `last` at `images`, and `last` from then on.
+
+    Raises GenlabError for no images, and for a share that leaves none to the line.
+    """
+
+    def __init__(self, first: float, last: float, images: int, hold: float = 0.0):
+        if images < 1 or not 0 <= hold < 1:
+            raise GenlabError(
+                f"a line over images={images} after hold={hold:g} of them: at least 1 image, hold in [0, 1)"
+            )
+        self.first, self.last, self.images, self.hold = first, last, images, hold
+
+    def __call__(self, images_seen: int) -> float:
+        done = (images_seen / self.images - self.hold) / (1 - self.hold)
+        return self.first + (self.last - self.first) * max(0.0, min(1.0, done))

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
+from genlab.data.source import Batch
 from genlab.errors import GenlabError
-from genlab.evaluation.banks import Chunk, mine, summed
+from genlab.evaluation.banks import Chunk, chunks, mine, summed
 from genlab.evaluation.protocol import counted
 from genlab.module import GenerativeModule
 from genlab.noise import NoiseStream, key
@@ -48,8 +50,22 @@ def drawn(module: GenerativeModule, n: int, batch: int, seed: int, cost: Cost) -
         cost.seconds += time.perf_counter() - started
         cost.evaluations += evaluations.rows
         cost.samples += count
-        if x.dtype == torch.uint8 and not torch.isfinite(z).all():  # which decoding would show as black
-            raise GenlabError(
-                "the samples hold nan or inf: the weights or the sampler have diverged, so there is no score"
-            )
+        _finite(x, z)
         yield Chunk(first, x, y)
+
+
+@torch.no_grad()
+def reconstructed(module: GenerativeModule, data: Batch, batch: int) -> Iterator[Chunk]:
+    """This rank's share of data, taken apart and put together again by the module."""
+    module.eval()
+    for first, x, y in chunks(data, batch):
+        z = module.reconstruct(module.codec.encode(x.to(module.device)))
+        x_hat = module.codec.decode(z)
+        _finite(x_hat, z)
+        yield Chunk(first, x_hat, y)
+
+
+def _finite(x: Tensor, z: Tensor) -> None:
+    """Raise GenlabError for z that are no numbers, which decoding to the images x would show as black."""
+    if x.dtype == torch.uint8 and not torch.isfinite(z).all():
+        raise GenlabError("the samples hold nan or inf: the weights or the sampler have diverged, so there is no score")

@@ -3,13 +3,14 @@
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from genlab.errors import GenlabError
 from genlab.evaluation.banks import chunks, gathered, ranks, summed
-from genlab.evaluation.drawing import Cost, drawn
+from genlab.evaluation.drawing import Cost, drawn, reconstructed
 from genlab.evaluation.evaluator import Evaluator
 from genlab.evaluation.features import ModuleMetric
 from genlab.evaluation.protocol import Protocol, Row, counted
@@ -28,10 +29,13 @@ def score_model(
 ) -> list[Row]:
     """One row of metrics.jsonl for each metric, likelihood and cost of the module as it stands.
 
-    `protocol` makes the record from the NFE, `seconds` is what training took, `others` are metrics of the module itself,
-    and `entropy` is what an NLL is held against.
+    What reconstructs is scored by that instead: a row is then of all images of the reference's split, each taken apart and
+    put together again, against these images. `protocol` makes the record from the NFE, `seconds` is what training took,
+    `others` are metrics of the module itself, and `entropy` is what an NLL is held against.
     """
     module.eval()
+    if module.reconstructs:
+        return _of_reconstructions(evaluator, module, protocol(0.0))
     cost = Cost()
     sets = (
         drawn(module, evaluator.n, evaluator.batch, seed, cost)
@@ -55,6 +59,17 @@ def score_model(
     rows += [made.line(name, single(value, None, "lower")) for name, value in costs.items()]
     rate = module.images_seen / seconds
     return [*rows, made.line("train_images_per_second", single(rate, None, "higher"))]
+
+
+def _of_reconstructions(evaluator: Evaluator, module: GenerativeModule, made: Protocol) -> list[Row]:
+    """`reconstruction_` and the name of each metric, such as rFID; noise and other data are no floors of these."""
+    if not evaluator.metrics:
+        raise GenlabError(f"a {type(module).__name__} has no likelihood: it is scored by its reconstructions alone")
+    real = evaluator.references.source.split(evaluator.split)
+    scores = evaluator.score([reconstructed(module, real, evaluator.batch)], len(real.x))
+    made = replace(made, n_fake=len(real.x), seeds=1)
+    of = f"reconstructions of {evaluator.split}"
+    return [made.line(f"reconstruction_{name}", score.row, of=of) for name, score in scores.items()]
 
 
 def _of_module(
