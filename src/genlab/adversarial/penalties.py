@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from genlab.adversarial.objectives import Objective
 from genlab.errors import GenlabError
+from genlab.precision import wide
 from genlab.schedules import Schedule
 
 
@@ -43,11 +44,6 @@ class Penalty(nn.Module, abc.ABC):
 
     def check(self, objective: Objective, shape: Sequence[int]) -> None:
         """Raise GenlabError for an objective whose critic this cannot restrain, and for data it is not made for."""
-
-
-def wide(x: Tensor) -> Tensor:
-    """x in float32 at least, whatever autocast made of it: losses and penalties are sums of what nearly cancels."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def slope(value: Tensor, x: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from genlab.precision import wide
+
 
 class Perceptual(Protocol):
     """A distance () of x and x̂ in model space; `discriminator` is the one that is being trained, whose weights are frozen."""
@@ -23,4 +25,4 @@ class DiscriminatorFeatures:
         with torch.no_grad():
             real = discriminator.features(x)[:-1]
         fake = discriminator.features(x_hat)[:-1]
-        return torch.stack([(a - b).abs().mean() for a, b in zip(real, fake, strict=True)]).mean()
+        return torch.stack([(wide(a) - b).abs().mean() for a, b in zip(real, fake, strict=True)]).mean()

@@ -14,6 +14,7 @@ from genlab.errors import GenlabError
 from genlab.likelihood_heads import Head
 from genlab.module import Frame, GenerativeModule
 from genlab.noise import NoiseStream
+from genlab.precision import wide
 
 
 class Network(Protocol):
@@ -101,7 +102,7 @@ class Autoregressive(GenerativeModule):
 
     def _log_prob(self, x: Tensor, y: Tensor | None) -> Tensor:
         s = self._sequence(x)
-        return self.head.log_prob(s, self.network(s, y))
+        return self.head.log_prob(s, wide(self.network(s, y)))
 
     def _sequence(self, x: Tensor) -> Tensor:
         """x (B, *shape) as (B, k, N): pixels row by row of k = C numbers, or k = 1 and their channels one by one."""

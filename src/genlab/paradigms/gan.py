@@ -8,13 +8,14 @@ from torch import Tensor, nn
 
 from genlab.adversarial.augment import Augmentation
 from genlab.adversarial.objectives import Objective
-from genlab.adversarial.penalties import Penalty, Round, wide
+from genlab.adversarial.penalties import Penalty, Round
 from genlab.adversarial.truncation import Truncation
 from genlab.data.source import Batch
 from genlab.errors import GenlabError
 from genlab.module import GenerativeModule
 from genlab.noise import NoiseStream
 from genlab.optimization import Optimization
+from genlab.precision import wide
 
 FEW = 64  # samples between whose pairs a distance is measured
 

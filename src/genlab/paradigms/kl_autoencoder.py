@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from genlab.adversarial.objectives import Objective
-from genlab.adversarial.penalties import wide
 from genlab.adversarial.perceptual import Perceptual
 from genlab.data.source import Batch
 from genlab.distributed import total, world
@@ -16,6 +15,7 @@ from genlab.errors import GenlabError
 from genlab.module import GenerativeModule
 from genlab.noise import NoiseStream
 from genlab.optimization import Optimization
+from genlab.precision import wide
 
 
 def adaptive_weight(likelihood: Tensor, adversarial: Tensor, last: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from genlab.errors import GenlabError
 from genlab.likelihood_heads import Head
 from genlab.module import GenerativeModule
 from genlab.noise import NoiseStream
+from genlab.precision import wide
 from genlab.variational.ex_post import ExPost
 from genlab.variational.objectives import Objective, Sampled
 from genlab.variational.posterior import Posterior
@@ -143,7 +144,7 @@ class VAE(GenerativeModule):
         return torch.randn_like(h[:, : self.latent])
 
     def _encoded(self, x: Tensor, y: Tensor | None) -> Tensor:
-        h = self.encoder(x, y)  # (B, 2 · latent)
+        h = wide(self.encoder(x, y))  # (B, 2 · latent)
         if h.shape[1] != 2 * self.latent:
             needed = f"set network.encoder.outputs={2 * self.latent}"
             raise GenlabError(
