@@ -63,7 +63,7 @@ def evil(canary: Path) -> dict[str, Any]:
     """Every known way to make a configuration do something, each of which would make the file `canary`."""
     touch = f"touch {canary}"
     system = {"_target_": "os.system", "command": touch}
-    write = {"_target_": "genlab.run.write_atomically", "path": str(canary), "text": ""}
+    write = {"_target_": "genlab.files.write_atomically", "path": str(canary), "text": ""}
     return {
         "os.system": {"_target_": "os.system", "_args_": [touch]},
         "posix": {"_target_": "posix.system", "_args_": [touch]},

@@ -11,10 +11,11 @@ from torch import Tensor
 from genlab.codec import Codec
 from genlab.data.loader import select
 from genlab.errors import GenlabError
+from genlab.files import write_atomically
 from genlab.instantiation import build
 from genlab.noise import key
 from genlab.recorded import here
-from genlab.run import Run, write_atomically
+from genlab.run import Run
 from genlab.scoring import load
 from genlab.stages import weights_of
 

@@ -20,23 +20,13 @@ import yaml
 
 from genlab import __version__
 from genlab.errors import GenlabError
-from genlab.files import place, sha256, synchronize, unfinished, writing
+from genlab.files import json_object, place, sha256, synchronize, unfinished, write_atomically, writing
 from genlab.provenance import code, environment
 from genlab.recorded import configuration, enclosed
 from genlab.redaction import redact
 
 BEST = "best-"  # how the name of the checkpoint begins that is kept for its score
 SPACE = "free some space, and the same command goes on from the last checkpoint"
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file as a whole, so that a reader or a crash never sees half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def jsonable(row: dict[str, Any]) -> str:
@@ -116,7 +106,7 @@ class Run:
 
     @property
     def status(self) -> dict[str, Any]:
-        return _object(self.path / "status.json")
+        return json_object(self.path / "status.json")
 
     def write_status(self, state: str, images_seen: int, max_images: int, **more: Any) -> None:
         """running, preempted, failed or finished, with what is needed to know where the numbers came from."""
@@ -241,7 +231,7 @@ class Run:
         return manifest[max(manifest)]
 
     def _manifest(self) -> dict[str, str]:
-        return _object(self.checkpoints / "manifest.json")
+        return json_object(self.checkpoints / "manifest.json")
 
     def _unlisted(self, best: bool) -> list[str]:
         """The checkpoints of one kind that are there, the newest first."""
@@ -265,14 +255,6 @@ def _loaded(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or not {"images_seen", "state_dict", "averages"} <= state.keys():
         raise GenlabError(f"{path} is no checkpoint of genlab: refused")
     return state
-
-
-def _object(path: Path) -> dict[str, Any]:
-    """What a JSON file holds; nothing where it is missing or damaged."""
-    with suppress(OSError, ValueError):
-        value = json.loads(path.read_text())
-        return value if isinstance(value, dict) else {}
-    return {}
 
 
 def _keep(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:

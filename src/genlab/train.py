@@ -13,13 +13,17 @@ from omegaconf import DictConfig
 
 from genlab.config import conf_dir, preflight, run_dir
 from genlab.errors import GenlabError
+from genlab.finished import finished
 
 
 def _task(config: DictConfig) -> float | None:
     try:
+        folder = Path(run_dir(config))
+        if status := finished(config, folder):
+            return status["objective"]
         from genlab.training import train  # torch and lightning take seconds to import
 
-        return train(config, Path(run_dir(config)))
+        return train(config, folder)
     except GenlabError as error:
         print(f"genlab: {error}", file=sys.stderr)
         sys.exit(2)

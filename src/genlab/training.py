@@ -28,6 +28,7 @@ from genlab.data.datamodule import DataModule
 from genlab.errors import GenlabError
 from genlab.evaluation.banks import gathered, ranks
 from genlab.failures import explained
+from genlab.finished import finished
 from genlab.fitting import lightning, sharded
 from genlab.instantiation import build
 from genlab.launched import leader, local_rank
@@ -56,10 +57,7 @@ def train(config: DictConfig, folder: Path) -> float | None:
     try:
         if first and config.force:
             run.clear()
-        if not config.force and session.finished():  # on every rank: the others would wait for the first
-            status = run.status
-            report.phase("finished", status["images_seen"], objective=status["objective"])
-            print(f"genlab: already finished: {folder} (force=true trains again)")
+        if status := finished(config, folder):  # on every rank: the others would wait for the first
             return status["objective"]
         session.build()
         return session.train()
@@ -95,14 +93,6 @@ class Session:
     @property
     def images_seen(self) -> int:
         return self.module.images_seen if self.built else self.run.status.get("images_seen", 0)
-
-    def finished(self) -> bool:
-        """Whether nothing is left to do: trained to the budget, and scored as the configuration asks."""
-        status = self.run.status
-        if status.get("state") != "finished" or status["images_seen"] < self.config.trainer.max_images:
-            return False
-        recorded, asked = self.run.config, redact(self.plain)
-        return all(recorded.get(key) == asked.get(key) for key in ("sampler", "guidance", "likelihood", "evaluation"))
 
     def build(self) -> None:
         """Make the model and its callbacks, as the last checkpoint has them if there is one."""

@@ -1,6 +1,5 @@
 """How far a run is: a bar for a person, a file for the sweep that launched it."""
 
-import json
 import os
 import sys
 import time
@@ -11,8 +10,8 @@ import lightning as L
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from genlab.finished import tell
 from genlab.module import GenerativeModule
-from genlab.run import write_atomically
 
 
 class Report(L.Callback):
@@ -20,7 +19,6 @@ class Report(L.Callback):
 
     def __init__(self, run_dir: Path, name: str, max_images: int):
         self.run_dir, self.name, self.max_images = run_dir, name, max_images
-        self.file = Path(os.environ["GENLAB_REPORT"]) if "GENLAB_REPORT" in os.environ else None
         self.last = 0.0
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         self.bar = Progress(
@@ -35,16 +33,7 @@ class Report(L.Callback):
     def phase(self, phase: str, images_seen: int, objective: float | None = None, why: str | None = None) -> None:
         """Say what the run is doing now."""
         self.bar.update(self.task, description=f"{self.name} {phase}", completed=images_seen)
-        if self.file is not None:
-            report = {
-                "run_dir": str(self.run_dir),
-                "phase": phase,
-                "images_seen": images_seen,
-                "max_images": self.max_images,
-                "objective": objective,
-                "why": why,
-            }
-            write_atomically(self.file, json.dumps(report))
+        tell(self.run_dir, phase, images_seen, self.max_images, objective, why)
 
     def on_train_start(self, trainer: L.Trainer, module: GenerativeModule) -> None:  # pyright: ignore
         self.bar.start()
