@@ -69,6 +69,8 @@ def test_raw_and_averaged_weights_differ(run: Path, monkeypatch: pytest.MonkeyPa
         (sample, ["RUN", "y=10"], "the labels are 0 to 9"),
         (sample, ["RUN", "sampler=dimm"], "did you mean ddim?"),
         (sample, ["RUN", "sampler.stps=3"], "did you mean steps?"),
+        (sample, ["RUN", "steps=3"], "did you mean sampler.steps?"),
+        (evaluate, ["RUN", "sacle=2"], "did you mean guidance.scale?"),
         (sample, ["RUN", "weights=best"], "there is ema and raw"),
         (sample, ["RUN", "out=/proc/x"], "cannot make the folder /proc/x"),
         (sample, ["a", "b"], "one RUN is needed"),

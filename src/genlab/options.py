@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -48,12 +49,22 @@ def parse(arguments: Sequence[str], schema: type) -> tuple[list[str], Any, list[
         if pair in overrides:
             continue
         if key not in options:
-            raise GenlabError(f"no key {key!r}{near(key, [*map(str, options), *RECORDED])}")
+            raise GenlabError(f"no key {key!r}{near(key, [*map(str, options), *RECORDED, *_within_groups()])}")
         try:
             options = OmegaConf.merge(options, OmegaConf.from_dotlist([pair]))
         except OmegaConfBaseException as error:
             raise GenlabError(line_of(error)) from None
     return words, OmegaConf.to_object(options), overrides
+
+
+def _within_groups() -> list[str]:
+    """sampler.steps and whatever else an option of these groups holds, for whoever forgets the group."""
+    found: dict[str, None] = {}
+    for group in RECORDED:
+        for path in sorted((conf_dir() / group).rglob("*.yaml")):
+            keys = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            found |= {f"{group}.{key}": None for key in keys if key != "defaults" and not key.startswith("_")}
+    return list(found)
 
 
 def overridden(recorded: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
