@@ -195,11 +195,21 @@ def _known_keys(name: str) -> list[str]:
         config = compose(name)
     keys = set(_flatten(config, ""))
     for path in conf_dir().rglob("*.yaml"):
-        group = path.relative_to(conf_dir()).parts[0]
+        group = _group(path)
         loaded = OmegaConf.load(path)
         if isinstance(loaded, DictConfig) and path.parent != conf_dir():
             keys.update(_flatten(loaded, "" if group == "experiment" else f"{group}."))
     return sorted(keys | {p.name for p in conf_dir().iterdir() if p.is_dir()})
+
+
+def _group(path: Path) -> str:
+    """Where an option lands: variational.objective of variational/objective/beta.yaml, sampler of sampler/digits/heun.yaml."""
+    folder, names = conf_dir(), []
+    for part in path.relative_to(conf_dir()).parts[:-1]:
+        folder, names = folder / part, [*names, part]
+        if any(folder.glob("*.yaml")):
+            break
+    return ".".join(names)
 
 
 def _flatten(node: DictConfig, prefix: str) -> Iterator[str]:
@@ -227,6 +237,8 @@ def line_of(error: Exception) -> str:
     ours = message.partition("GenlabError raised while resolving interpolation: ")[2]
     if ours:
         return ours
+    if "is not in struct" in message:  # a key of another option of its group
+        return f"no key {full_key!r} in what was chosen there"
     return f"{full_key}: {message}" if full_key else message
 
 
