@@ -163,7 +163,7 @@ def _compose(name: str, overrides: list[str]) -> DictConfig:
 
 def _explain(name: str, overrides: list[str], error: Exception) -> str:
     """The one line that a mistyped override deserves."""
-    known = _known_keys(name)
+    known = known_keys(name)
     for text in overrides:
         key = text.split("=", 1)[0].lstrip("+~").split("@")[0]
         folder = conf_dir() / key
@@ -179,7 +179,7 @@ def _explain(name: str, overrides: list[str], error: Exception) -> str:
 
 def _refuse_mistyped(name: str, additions: list[str]) -> None:
     """Raise GenlabError for a key that is added with + and nearly one that there is: nothing would read it."""
-    known = _known_keys(name) if additions else []
+    known = known_keys(name) if additions else []
     for text in additions:
         key = text.split("=", 1)[0].lstrip("+").split("@")[0]
         owner, dot, own = key.rpartition(".")
@@ -189,7 +189,7 @@ def _refuse_mistyped(name: str, additions: list[str]) -> None:
             raise GenlabError(f"no key {key!r}, which + would add for nothing - did you mean {owner}{dot}{close[0]}?")
 
 
-def _known_keys(name: str) -> list[str]:
+def known_keys(name: str) -> list[str]:
     """Every dotted key of the default configuration, its groups, and the keys of every option of a group."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose(name)

@@ -4,12 +4,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from genlab.config import conf_dir, line_of, near
+from genlab.config import conf_dir, known_keys, line_of, near
 from genlab.errors import GenlabError
 from genlab.recorded import here
 
@@ -49,22 +48,13 @@ def parse(arguments: Sequence[str], schema: type) -> tuple[list[str], Any, list[
         if pair in overrides:
             continue
         if key not in options:
-            raise GenlabError(f"no key {key!r}{near(key, [*map(str, options), *RECORDED, *_within_groups()])}")
+            within = [k for k in known_keys("train") if k.split(".")[0] in RECORDED and k.count(".") == 1]
+            raise GenlabError(f"no key {key!r}{near(key, [*map(str, options), *RECORDED, *within])}")
         try:
             options = OmegaConf.merge(options, OmegaConf.from_dotlist([pair]))
         except OmegaConfBaseException as error:
             raise GenlabError(line_of(error)) from None
     return words, OmegaConf.to_object(options), overrides
-
-
-def _within_groups() -> list[str]:
-    """sampler.steps and whatever else an option of these groups holds, for whoever forgets the group."""
-    found: dict[str, None] = {}
-    for group in RECORDED:
-        for path in sorted((conf_dir() / group).rglob("*.yaml")):
-            keys = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-            found |= {f"{group}.{key}": None for key in keys if key != "defaults" and not key.startswith("_")}
-    return list(found)
 
 
 def overridden(recorded: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -19,9 +19,9 @@ from genlab.finished import finished
 def _task(config: DictConfig) -> float | None:
     try:
         folder = Path(run_dir(config))
-        if status := finished(config, folder):
+        if status := finished(config, folder):  # before torch and lightning, which take seconds to import
             return status["objective"]
-        from genlab.training import train  # torch and lightning take seconds to import
+        from genlab.training import train
 
         return train(config, folder)
     except GenlabError as error:
