@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from genlab.config import preflight, run_dir
+from genlab.config import known_keys, preflight, run_dir
 from genlab.errors import GenlabError
 from genlab.instantiation import build
 
@@ -24,6 +24,7 @@ from genlab.instantiation import build
         ("variational.objektive.beta=2", "did you mean variational.objective.beta?"),
         ("optimizer.images=2", "no key 'optimizer.images'"),
         ("sampler.eta=0.5", "no key 'sampler.eta' in what was chosen there"),
+        ("optimizer.schedule.hold=0.5", "optimizer.schedule.hold=0.5: what should hold this is null here"),
         ("model=ddpn", "did you mean ddpm?"),
         ("experiment=digits/ddpn", "did you mean digits/ddpm?"),
         ("data=digit", "did you mean digits?"),
@@ -48,6 +49,13 @@ def test_a_mistake_is_one_line_that_names_the_remedy(override: str, hint: str) -
         preflight("train", [override])
     assert hint in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_keys_of_every_option_are_known_by_their_whole_names() -> None:
+    """Of a group, of one within a group, of an option in a folder of its group, and of an experiment, which is no place."""
+    known = known_keys("train")
+    assert {"sampler.steps", "variational.objective.nats", "optimizer.schedule.hold", "evaluation.n"} <= {*known}
+    assert not [k for k in known if k.startswith(("experiment.", "sampler.digits", "variational.nats"))]
 
 
 def test_what_is_added_and_new_passes() -> None:

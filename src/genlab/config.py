@@ -151,7 +151,7 @@ def _compose(name: str, overrides: list[str]) -> DictConfig:
         body = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         OmegaConf.set_struct(body, False)
         resolved = OmegaConf.create(OmegaConf.to_container(body, resolve=True))
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, AssertionError) as error:
         GlobalHydra.instance().clear()
         raise GenlabError(_explain(name, overrides, error)) from None
     finally:
@@ -174,6 +174,9 @@ def _explain(name: str, overrides: list[str], error: Exception) -> str:
                 return f"no {key} {value!r}{near(value, options)}; there is {', '.join(options)}"
         elif key not in known and not key.startswith("hydra") and not text.startswith("+"):
             return f"no key {key!r}{near(key, known)}"
+    if isinstance(error, AssertionError):  # OmegaConf's own, of a key within one that is null
+        within = [text for text in overrides if text.split("=", 1)[0].count(".") > 1]
+        return f"{', '.join(within)}: what should hold this is null here"
     return line_of(error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error)
 
 
@@ -195,21 +198,21 @@ def known_keys(name: str) -> list[str]:
         config = compose(name)
     keys = set(_flatten(config, ""))
     for path in conf_dir().rglob("*.yaml"):
-        group = _group(path)
         loaded = OmegaConf.load(path)
         if isinstance(loaded, DictConfig) and path.parent != conf_dir():
-            keys.update(_flatten(loaded, "" if group == "experiment" else f"{group}."))
+            keys.update(_flatten(loaded, _place(path)))
     return sorted(keys | {p.name for p in conf_dir().iterdir() if p.is_dir()})
 
 
-def _group(path: Path) -> str:
-    """Where an option lands: variational.objective of variational/objective/beta.yaml, sampler of sampler/digits/heun.yaml."""
-    folder, names = conf_dir(), []
+def _place(path: Path) -> str:
+    """What the keys of an option begin with: `variational.objective.` in variational/objective/beta.yaml, `sampler.` in
+    sampler/digits/heun.yaml, and nothing in an experiment."""
+    folder, prefix = conf_dir(), ""
     for part in path.relative_to(conf_dir()).parts[:-1]:
-        folder, names = folder / part, [*names, part]
+        folder, prefix = folder / part, f"{prefix}{part}."
         if any(folder.glob("*.yaml")):
             break
-    return ".".join(names)
+    return "" if prefix.startswith("experiment.") else prefix
 
 
 def _flatten(node: DictConfig, prefix: str) -> Iterator[str]:
