@@ -6,6 +6,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors of tests are small, and several processes run at once
 
 import pytest
+import torch
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -14,6 +15,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     patch = pytest.MonkeyPatch()
     patch.setenv("GENLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
     patch.setenv("WANDB_SILENT", "true")
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """The same numbers each time; not of seed 0, which tests give to what must not equal them."""
+    torch.manual_seed(20261128)
 
 
 @pytest.fixture

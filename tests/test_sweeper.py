@@ -179,15 +179,15 @@ def test_a_failed_trial_is_told_as_failed_and_the_others_go_on(program: Path) ->
 @pytest.mark.slow
 def test_a_stopped_search_goes_on_where_it_was(program: Path) -> None:
     arguments = ["x=interval(0.0,10.0)", "hydra.sweeper.trials=4"]
-    process = start(program, *arguments, "sleep=interval(1,1.01)")
-    while not (program / "ran").exists() or len(ran(program)) < 3:
+    process = start(program, *arguments, "sleep=interval(2,2.01)")
+    while not (program / "ran").exists() or len(ran(program)) < 4:
         time.sleep(0.05)
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=40)
     assert process.returncode == 143
     assert len(ran(program)) == 4
-    code, out, err = search(program, *arguments, "sleep=interval(1,1.01)")
+    code, out, err = search(program, *arguments, "sleep=interval(2,2.01)")
     assert code == 0, err
     assert "2 of 4 trials have ended already" in out
     xs = [x for _, x, _ in ran(program)]

@@ -5,6 +5,7 @@ import os
 import sys
 
 from genlab import __version__
+from genlab.printing import say
 
 VERBS = {
     "train": "one run: genlab train experiment=digits/ddpm",
@@ -27,10 +28,10 @@ def main() -> None:
     """Replace this process by `python -m genlab.VERB`, so that sys.argv is what a launcher of ranks may repeat."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage())
+        say(usage())
         return
     if arguments[0] == "--version":
-        print(__version__)
+        say(__version__)
         return
     verb = arguments[0]
     if verb not in VERBS:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genlab.errors import GenlabError
+from genlab.printing import say
 from genlab.report.formats import markdown, to_csv, to_json
 from genlab.report.records import find_runs, read_run
 from genlab.report.tables import Table, build
@@ -107,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The verb: returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(arguments):
-        print((__doc__ or "").strip())
+        say((__doc__ or "").strip())
         return 0
     try:
         paths, out = _parsed(arguments)

@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from genlab.config import conf_dir, known_keys, line_of, near
 from genlab.errors import GenlabError
+from genlab.printing import say
 from genlab.recorded import here
 
 RECORDED = {
@@ -25,7 +26,7 @@ def verb(usage: str, act: Callable[[list[str]], None], interrupted: str = "nothi
     interruption the line that says what it left and 130."""
     arguments = sys.argv[1:]
     if not arguments or {"-h", "--help"} & set(arguments):
-        print(usage)
+        say(usage)
         return
     try:
         act(arguments)

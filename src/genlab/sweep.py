@@ -28,6 +28,7 @@ from omegaconf import OmegaConf
 
 from genlab.config import near, preflight, sweeps_dir
 from genlab.errors import GenlabError
+from genlab.printing import say
 
 STOPPED = (129, 130, 143)  # 128 + SIGHUP, SIGINT, SIGTERM
 
@@ -140,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if not arguments or {"-h", "--help"} & set(arguments):
-            print(f"{(__doc__ or '').strip()}\n\nsweeps: {', '.join(available())}")
+            say(f"{(__doc__ or '').strip()}\n\nsweeps: {', '.join(available())}")
             return 0
         return run(arguments[0], arguments[1:])
     except GenlabError as error:

@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from genlab.config import conf_dir, near, preflight
 from genlab.errors import GenlabError
 from genlab.options import verb
+from genlab.printing import say
 
 SPLITS = ("train", "test")
 DRAWN, CAPTIONS = 64, 3  # images of the grid, and captions beside it
@@ -128,11 +129,11 @@ def _act(arguments: list[str]) -> None:
     match arguments:
         case ["list"]:
             width = max(map(len, names())) + 2
-            print("\n".join(f"{name:{width}}{_citation(name)}" for name in names()))
+            say("\n".join(f"{name:{width}}{_citation(name)}" for name in names()))
         case ["info", name, *overrides]:
-            print(info(name, overrides))
+            say(info(name, overrides))
         case ["prepare", name, *overrides]:
-            print(prepare(name, overrides))
+            say(prepare(name, overrides))
         case _:
             raise GenlabError(f"cannot read `{' '.join(arguments)}`: genlab data list | info NAME | prepare NAME")
 

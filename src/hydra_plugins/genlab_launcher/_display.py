@@ -6,6 +6,7 @@ from typing import Protocol, Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from genlab.printing import say
 from hydra_plugins.genlab_launcher._job import Job
 
 
@@ -40,7 +41,7 @@ class Lines:
 
     def say(self, text: str) -> None:
         """Print at once, for whoever follows a pipe."""
-        print(text, flush=True)
+        say(text)
 
 
 class Bars:

@@ -29,6 +29,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from genlab.printing import say
+
 if TYPE_CHECKING:
     from hydra_plugins.genlab_sweeper._study import Study
 
@@ -94,12 +96,12 @@ class GenlabSweeper(Sweeper):
         parallel = self.parallel or getattr(self.launcher, "at_once", 1)
         with Study(self.folder, searched, fixed, self.direction, self.seed, plain(self.sampler)) as study:
             if study.ended:
-                print(f"{study.ended} of {self.trials} trials have ended already", flush=True)
+                say(f"{study.ended} of {self.trials} trials have ended already")
             while batch := study.batch(self.trials, parallel):
                 self.run(study, batch, fixed)
             study.write()
             for line in study.summary():
-                print(line, flush=True)
+                say(line)
             failed = study.failures()
         if failed:
             raise CompactHydraException(f"{len(failed)} of {self.trials} trials failed:\n" + "\n".join(failed))
