@@ -52,6 +52,8 @@ def test_pairs_are_disjoint_of_one_label_and_a_seeds_own() -> None:
     assert any((y[a] != y[b]).any() for a, b in [pairs(Batch(torch.zeros(60, 1), None), 8, seed=0)])
     with pytest.raises(GenlabError, match="no two test images"):
         pairs(Batch(torch.zeros(3, 1), torch.arange(3)), 8, seed=0)
+    with pytest.raises(GenlabError, match="several labels"):
+        pairs(Batch(torch.zeros(60, 1), torch.zeros(60, 3)), 8, seed=0)
 
 
 class Shifted:

@@ -75,6 +75,8 @@ def test_labels_must_be_there(data: Batch) -> None:
         arithmetic(Halved(), data, 0, 1, 4)  # type: ignore[arg-type]
     with pytest.raises(GenlabError, match="no labels"):
         arithmetic(Halved(), Batch(data.x, None), 0, 1, 2)  # type: ignore[arg-type]
+    with pytest.raises(GenlabError, match="several labels"):
+        arithmetic(Halved(), Batch(data.x, data.y[:, None].expand(-1, 3)), 0, 1, 2)  # type: ignore[arg-type, index]
 
 
 def test_a_conditional_model_is_refused(data: Batch) -> None:

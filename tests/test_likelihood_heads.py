@@ -131,6 +131,12 @@ def test_fixed_gaussian():
     assert torch.equal(FixedGaussian(0.7).mean(mu), mu)
 
 
+def test_a_given_s_is_not_rounded_to_what_autocast_made_of_the_mean():
+    x, mu = torch.randn(4, 3), torch.randn(4, 3).bfloat16()
+    head = FixedGaussian(0.21909)
+    torch.testing.assert_close(head.log_prob(x, mu), head.log_prob(x, mu.float()), rtol=1e-6, atol=1e-5)
+
+
 def test_the_optimal_s_is_the_best_and_its_gradient_that_of_half_the_log_of_the_squared_error():
     """max_s Σ log N(x; μ, s²) by a fine grid; at the best s the gradient does not go through s."""
     x, mu = errors()

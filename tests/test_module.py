@@ -80,6 +80,16 @@ def test_a_mirrored_run_goes_on_as_if_it_had_not_stopped(family: str, outputs: P
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
+@pytest.mark.parametrize("family", ["digits/vae", "digits/dcgan"])
+def test_that_every_step_is_left_out_is_said_once_and_recorded(
+    family: str, outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(preflight("train", [f"experiment={family}", *TINY, "optimizer.skip_norm=1e-9"]), outputs / "run")
+    assert capsys.readouterr().err.count("every step is left out: gradients are of norm") == 1
+    rows = [json.loads(line) for line in (outputs / "run" / "history.jsonl").read_text().splitlines()]
+    assert [row["train/alarm"] for row in rows] == [1.0] * 4
+
+
 class Line(GenerativeModule):
     """w·x is 1 in the least squares; no random number is drawn."""
 

@@ -147,6 +147,8 @@ def test_every_experiment_trains_two_batches_draws_and_scores(
     objective = train(config, outputs / "run")
     assert objective is not None
     assert torch.isfinite(torch.tensor(objective))
+    rows = map(json.loads, (outputs / "run" / "history.jsonl").read_text().splitlines())
+    assert not [row for row in rows for key, value in row.items() if "skipped" in key and value == 1], "nothing moves"
 
 
 @pytest.mark.parametrize("name", ["gan", "vae", "ddpm"])

@@ -52,9 +52,9 @@ def sweeps_dir() -> Path:
 
 
 def learned(config: DictConfig) -> dict[str, Any]:
-    """What changes the learned model: not the budget, the devices, the loggers or how it is sampled."""
+    """What changes the learned model: not the budget, the devices, the loggers, how it is sampled or when the log warns."""
     model: Any = OmegaConf.to_container(config.model, resolve=True)
-    model = {k: v for k, v in model.items() if k not in ("sampler", "density", "guidance")}
+    model = {k: v for k, v in model.items() if k not in ("sampler", "density", "guidance", "collapse")}
     model["codec"].pop("run", None)  # an autoencoder is the sha256 of its weights
     if "run" in (model.get("coupling") or {}):  # a teacher is who it is wherever it lies, and of whichever seed
         model["coupling"]["run"] = re.sub(r"-s\d+$", "", Path(model["coupling"]["run"]).name)
@@ -270,10 +270,17 @@ def _check(config: DictConfig) -> None:
     for group in ("objective", "penalty", "critic_augment"):
         if config[group] is not None and group not in config.model:
             raise GenlabError(f"model={config.model_name} takes no {group}: only GANs do")
+        if group != "critic_augment" and group in config.model and config.model[group] is None:
+            raise GenlabError(f"model={config.model_name} needs some {group}: choose {group}=OPTION, as penalty=none")
     if config.sampler is not None and "sampler" not in config.model:
         raise GenlabError(f"model={config.model_name} takes no sampler: leave it out")
     if config.dequantization is not None and "dequantization" not in config.model:
         raise GenlabError(f"model={config.model_name} takes no dequantization: only flows do")
+    if (classes := config.model.get("classes")) and classes != config.data.classes:
+        raise GenlabError(
+            f"model.classes={classes}: the labels of {config.data.name} are of {config.data.classes or 'no'} classes, "
+            f"so it is {f'{config.data.classes} or ' if config.data.classes else ''}0"
+        )
     check_writable(Path(run_dir(config)))
 
 

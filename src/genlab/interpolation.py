@@ -42,6 +42,8 @@ def lerp(a: Tensor, b: Tensor, s: Tensor) -> Tensor:
 
 def pairs(data: Batch, n: int, seed: int) -> tuple[Tensor, Tensor]:
     """The rows of up to n disjoint pairs, the two of one label where there are labels; a seed's choice."""
+    if data.y is not None and data.y.ndim > 1:
+        raise GenlabError("these data have several labels an image, of which pairs of one label cannot be found")
     order = torch.randperm(len(data.x), generator=torch.Generator().manual_seed(seed)).tolist()
     waiting: dict[int, int] = {}
     found: list[tuple[int, int]] = []

@@ -126,6 +126,8 @@ def resample(module: GenerativeModule, data: Batch, rows: int, draws: int, seed:
 def _of(data: Batch, label: int, most: int) -> Batch:
     if data.y is None:
         raise GenlabError("these data have no labels to take means by")
+    if data.y.ndim > 1:
+        raise GenlabError("these data have several labels an image, of which means cannot be taken by one")
     rows = (data.y == label).nonzero()[:most, 0]
     if not len(rows):
         raise GenlabError(f"no image of the test split has the label {label}")

@@ -183,7 +183,7 @@ class OptimalGaussian(Head):
 
 def log_isotropic(x: Tensor, mu: Tensor, log_s: Tensor | float) -> Tensor:
     """(B,) Σ log N(x; μ, s²)."""
-    log_s = torch.as_tensor(log_s, dtype=mu.dtype, device=mu.device)
+    log_s = torch.as_tensor(log_s, dtype=torch.promote_types(mu.dtype, torch.float32), device=mu.device)
     return (-0.5 * ((x - mu) / log_s.exp()) ** 2 - log_s - 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
 
 

@@ -129,6 +129,9 @@ class GenerativeModule(L.LightningModule, abc.ABC):
 
     def warning(self, means: Mapping[str, float]) -> str | None:
         """What to say, once, of the terms of training in their mean since the last line of the history, if anything."""
+        if any(name.startswith("skipped") and mean == 1 for name, mean in means.items()):
+            norm = max(mean for name, mean in means.items() if name.startswith("grad_norm"))
+            return f"every step is left out: gradients are of norm {norm:.3g}, and optimizer.skip_norm is below that"
         return None
 
     # ------------------------------------------------------------------ written once for every family
@@ -280,10 +283,10 @@ class GenerativeModule(L.LightningModule, abc.ABC):
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         for i, (optimization, own) in enumerate(zip(self.optimizations, self.trainer.optimizers, strict=True)):
             if own is optimizer:
-                name = f"grad_norm/{i}" if len(self.optimizations) > 1 else "grad_norm"
-                self.grad_norms[name] = norm = optimization.norm(optimizer)
+                of = f"/{i}" if len(self.optimizations) > 1 else ""
+                self.grad_norms[f"grad_norm{of}"] = norm = optimization.norm(optimizer)
                 if optimization.skip_norm is not None:
-                    self.grad_norms["skipped"] = norm.new_tensor(float(optimization.skips(norm)))
+                    self.grad_norms[f"skipped{of}"] = norm.new_tensor(float(optimization.skips(norm)))
                 if math.isfinite(norm.item()):
                     optimization.clip(optimizer, norm)
                 else:
@@ -297,8 +300,8 @@ class GenerativeModule(L.LightningModule, abc.ABC):
             ours.append(names[id(p)])
             wrong += [] if full(p.grad.isfinite().all()) else ours[-1:]
         whole = os.path.commonpath([name.replace(".", "/") for name in ours]).replace("/", ".") or "the model"
-        first = f", first {wrong[0]}" if wrong else ""  # none where only their norm is too large for a number
-        self.nonfinite.append(f"{len(wrong)} of {len(ours)} gradients of {whole}{first}")
+        large = f"the norm of the {len(ours)} gradients of {whole}, too large for a number"
+        self.nonfinite.append(f"{len(wrong)} of {len(ours)} gradients of {whole}, first {wrong[0]}" if wrong else large)
         optimization.mend(optimizer)
         if self._statistics:
             torch._foreach_copy_(self._statistics, self._before)  # pyright: ignore

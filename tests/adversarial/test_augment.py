@@ -267,7 +267,7 @@ def test_p_follows_the_sign_of_how_sure_the_critic_is_of_data() -> None:
         before = pipe.p.item()
         certainty = (sure, unsure, half, sure)[batch // 4] if batch != 15 else unsure
         for part in certainty.chunk(1 + batch % 2):  # of an accumulated batch
-            pipe.observe(part)
+            pipe.observe(part, len(part))
         pipe.adapt(batch)
         moves.append(round(pipe.p.item() - before, 6))
     assert moves[3] == 0.04
@@ -277,10 +277,18 @@ def test_p_follows_the_sign_of_how_sure_the_critic_is_of_data() -> None:
     assert all(move == 0 for batch, move in enumerate(moves) if batch % 4 != 3)
 
 
+def test_p_moves_by_images_though_critics_of_packs_have_fewer_values() -> None:
+    for packing in (1, 2, 4):
+        pipe = ada(images=1000, every=1)
+        pipe.observe(torch.ones(32 // packing), 32)
+        pipe.adapt(0)
+        assert pipe.p.item() == pytest.approx(0.032)
+
+
 def test_p_stays_within_0_and_1_and_is_state() -> None:
     pipe = ada(images=4, every=1)
     for turn, sign in enumerate((-1, 1)):
-        pipe.observe(sign * torch.ones(10))
+        pipe.observe(sign * torch.ones(10), 10)
         pipe.adapt(turn)
         assert pipe.p == (sign > 0)
     other = ada()

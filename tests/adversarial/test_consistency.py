@@ -101,3 +101,9 @@ def test_lecam_is_refused_where_values_are_only_compared() -> None:
 def test_weights_below_zero_are_refused(build: Callable[[], Any]) -> None:
     with pytest.raises(GenlabError, match="must be 0 or more"):
         build()
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0, 2.0])
+def test_means_that_nothing_moves_or_that_run_away_are_refused(decay: float) -> None:
+    with pytest.raises(GenlabError, match="penalty decay="):
+        LeCam(0.3, decay, 0)

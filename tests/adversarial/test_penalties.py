@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from genlab.adversarial.consistency import LatentConsistency
-from genlab.adversarial.objectives import NonSaturating
 from genlab.adversarial.penalties import (
     DRAGAN,
     R1,
@@ -88,17 +87,12 @@ def test_dragan_is_taken_about_the_data(quadratic: Any, shown: Shown) -> None:
 
 
 @pytest.mark.parametrize("name", ["gradient", "one-sided", "dragan", "zero-centred", "r1", "r2"])
-def test_penalty_is_known_in_validation_and_reaches_no_generator(
-    name: str, linear: Any, pair: Tensor, shown: Shown
-) -> None:
+def test_penalty_is_known_in_validation(name: str, linear: Any, pair: Tensor, shown: Shown) -> None:
     penalty = OF_LENGTH[name][0]
     with torch.no_grad():
         seen = shown(linear, *pair)
     with torch.enable_grad():
         assert penalty.critic(seen) > 0
-    fake = pair[1].requires_grad_()
-    penalty.critic(shown(linear, pair[0], fake)).backward()
-    assert fake.grad is None
 
 
 @pytest.mark.parametrize("penalty", [GradientPenalty(1.0), DRAGAN(1.0, 0.5), R1(1.0)])
@@ -145,15 +139,14 @@ def test_weights_are_clipped_after_a_step_alone() -> None:
         lambda: R2(-0.1),
         lambda: WeightClipping(-0.01),
         lambda: Lazy(R1(1.0), 0),
+        lambda: Lazy(R1(1.0), 1.5),  # type: ignore[arg-type]
+        lambda: R1(float("nan")),
+        lambda: Sum({}),
     ],
 )
 def test_what_makes_no_sense_is_refused(build: Callable[[], Penalty]) -> None:
     with pytest.raises(GenlabError, match="penalty"):
         build()
-
-
-def test_penalties_of_the_slope_suit_every_objective() -> None:
-    Sum({"lazy": Lazy(R1(1.0), 2), "gp": GradientPenalty(1.0)}).check(NonSaturating(), (1, 8, 8))
 
 
 def test_a_sum_follows_its_schedule(quadratic: Any, pair: Tensor, shown: Shown) -> None:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -17,7 +18,7 @@ from genlab.networks.batch_norm import synchronize
 rank, folder = int(sys.argv[1]), sys.argv[2]
 distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
 x, state = torch.load(f"{folder}/data.pt")
-norm = nn.BatchNorm2d(3).double()
+norm = (nn.BatchNorm2d if x.ndim == 4 else nn.BatchNorm1d)(3).double()
 norm.load_state_dict(state)
 synchronize(norm)
 x = x[rank::2].requires_grad_()
@@ -30,10 +31,13 @@ distributed.destroy_process_group()
 """
 
 
-def test_values_slopes_and_second_derivatives_are_those_of_the_whole_batch(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "shape"), [(nn.BatchNorm1d, (8, 3)), (nn.BatchNorm2d, (8, 3, 4, 4))])
+def test_values_slopes_and_second_derivatives_are_those_of_the_whole_batch(
+    kind: type[nn.BatchNorm1d], shape: tuple[int, ...], tmp_path: Path
+) -> None:
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(8, 3, 4, 4, dtype=torch.float64, generator=generator) * 2 + 1
-    norm = nn.BatchNorm2d(3).double()
+    x = torch.randn(shape, dtype=torch.float64, generator=generator) * 2 + 1
+    norm = kind(3).double()
     with torch.no_grad():
         norm.weight.copy_(torch.tensor([1.0, -2.0, 0.5]))
     torch.save((x, norm.state_dict()), tmp_path / "data.pt")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from genlab.config import preflight
 from genlab.errors import GenlabError
 from genlab.instantiation import build
-from genlab.networks import biggan, r3gan, resnet_gan, stylegan2
+from genlab.networks import biggan, dcgan, r3gan, resnet_gan, stylegan2
 
 LATENT, SIZE = 6, 16
 THREE = (1, 2, 1)  # multipliers at 4, 8 and 16 pixels
@@ -70,6 +70,15 @@ def latents(n: int) -> Tensor:
 
 def pictures(n: int) -> Tensor:
     return torch.randn(n, 3, SIZE, SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+
+
+def test_labels_weigh_no_more_than_features_do_in_the_critic_of_dcgan() -> None:
+    """Both sums are of N(0, 0.02²) weights, so that values with labels have √2 times the deviation."""
+    x, y = torch.rand(64, 3, 32, 32) * 2 - 1, torch.arange(64) % 10
+    critics = [dcgan.Discriminator(3, 32, 32, k, batch_norm=True) for k in (0, 10)]
+    with torch.no_grad():
+        plain, labelled = (critic(x, y).std().item() for critic in critics)
+    assert plain / 2 < labelled < 4 * plain
 
 
 @every

@@ -12,7 +12,7 @@ from genlab.adversarial.augment import Augmentation, DiffAugment
 from genlab.adversarial.consistency import Consistency, LatentConsistency, LeCam
 from genlab.adversarial.objectives import Hinge, Minimax, NonSaturating, Relativistic, Wasserstein
 from genlab.adversarial.penalties import R1, GradientPenalty, Lazy, NoPenalty, Penalty, WeightClipping
-from genlab.config import preflight
+from genlab.config import preflight, run_dir
 from genlab.data.source import Batch
 from genlab.errors import GenlabError
 from genlab.instantiation import build as instantiate
@@ -225,7 +225,7 @@ class Brighter(Augmentation):
         self.calls.append(x)
         return x + 1
 
-    def observe(self, certainty):
+    def observe(self, certainty, images):
         self.calls.append(certainty)
 
     def adapt(self, turn):
@@ -269,6 +269,17 @@ def test_data_and_samples_are_augmented_in_both_turns_and_penalties_differentiat
     torch.testing.assert_close(seen.x, x)
     torch.testing.assert_close(seen.real_value, before(x + 1))
     torch.testing.assert_close(fake, seen.fake)
+
+
+def test_an_augmentation_moves_float32_samples_in_both_turns(build):
+    """In bfloat16 its places would be pixels off, and those of the generator's turn are made by autocast."""
+    augment = Brighter()
+    module = build(critic_augment=augment, generator=Pixels(), discriminator=Mean(), shape=(1, 2, 2))
+    with torch.autocast("cpu", torch.bfloat16):
+        module.loss(torch.randn(BATCH, 1, 2, 2), None)
+    shown = [seen for seen in augment.calls if seen.ndim == 4]
+    assert len(shown) == 3
+    assert all(seen.dtype == torch.float32 for seen in shown)
 
 
 def test_the_generator_of_a_relativistic_pair_is_told_of_data(build):
@@ -443,10 +454,18 @@ def test_a_collapse_is_said_once_and_recorded_every_time(outputs, capsys):
 # ---------------------------------------------------------------------- bad input
 
 
-@pytest.mark.parametrize("name", ["n_critic", "latent", "packing"])
-def test_counts_below_1_are_refused(build, name):
-    with pytest.raises(GenlabError, match=rf"model\.{name}=0: at least 1"):
-        build(**{name: 0})
+@pytest.mark.parametrize(
+    ("name", "count"), [("n_critic", 0), ("n_critic", 1.5), ("latent", 0), ("latent", 1.5), ("packing", 0)]
+)
+def test_counts_that_are_none_are_refused(build, name, count):
+    with pytest.raises(GenlabError, match=rf"model\.{name}={count}: at least 1 is needed, and a whole number"):
+        build(**{name: count})
+
+
+def test_images_that_are_not_square_are_refused(build):
+    """Networks are told one side: some would draw another shape than the data's, and learn."""
+    with pytest.raises(GenlabError, match="the data are 2 x 4"):
+        build(generator=Pixels(), discriminator=Mean(), shape=(1, 2, 4))
 
 
 def test_packs_that_do_not_divide_a_batch_are_refused(build, fit):
@@ -510,6 +529,22 @@ def test_each_player_may_have_its_own_rate_and_both_decay():
     model = preflight("train", ["model=dcgan", "model.critic_optimizer.lr=0.25", "optimizer.decay_images=100"]).model
     assert (model.optimizer.lr, model.critic_optimizer.lr) == (2e-4, 0.25)
     assert model.optimizer.decay_images == model.critic_optimizer.decay_images == 100
+
+
+def test_when_the_log_warns_is_no_matter_of_what_is_learned():
+    runs = {run_dir(preflight("train", ["model=dcgan", *more])) for more in ([], ["model.collapse=0.5"])}
+    assert len(runs) == 1
+
+
+def test_steps_of_both_players_are_left_out_by_their_norm():
+    model = preflight("train", ["model=dcgan", "optimizer.skip_norm=5"]).model
+    assert model.optimizer.skip_norm == model.critic_optimizer.skip_norm == 5
+
+
+@pytest.mark.parametrize("group", ["objective", "penalty"])
+def test_a_gan_without_an_objective_or_a_penalty_is_refused(group):
+    with pytest.raises(GenlabError, match=rf"model=dcgan needs some {group}: .*penalty=none"):
+        preflight("train", ["model=dcgan", f"~{group}"])
 
 
 def test_a_penalty_without_a_gan_is_refused():

@@ -13,7 +13,7 @@ from genlab.errors import GenlabError
 from genlab.likelihood_heads import DiscretizedLogistic, FixedGaussian, Gaussian
 from genlab.noise import NoiseStream
 from genlab.paradigms.vae import VAE
-from genlab.variational.objectives import Beta, ImportanceWeighted
+from genlab.variational.objectives import Beta, ImportanceWeighted, TotalCorrelation
 from genlab.variational.posterior import Diagonal
 from genlab.variational.prior import StandardNormal
 
@@ -204,6 +204,20 @@ def test_a_posterior_that_stays_collapsed_is_said_once(build, capsys):
         assert told["collapsed"].item() == 1
         said.append(("0 of 2 latents" in capsys.readouterr().err, "alarm" in told))
     assert said == [(False, False), (True, True), (False, True)]
+    resumed = build()
+    resumed.load_state_dict(vae.state_dict())
+    resumed.validation_step(Batch(EXACT.sample((8,)), None), 0)
+    assert "alarm" in resumed.validated()
+    assert "0 of 2 latents" not in capsys.readouterr().err
+
+
+@torch.no_grad()
+def test_a_last_batch_of_one_has_no_terms_of_an_objective_that_compares_images(build):
+    vae = build(objective=TotalCorrelation(1.0, 6.0, 1.0, None))
+    vae.objective.begin(20)
+    assert "correlation" in vae.validation_step(Batch(EXACT.sample((4,)), None), 0)
+    assert vae.validation_step(Batch(EXACT.sample((1,)), None), 1) == {}
+    assert len(torch.cat(vae._codes)) == 5
 
 
 @pytest.mark.parametrize(

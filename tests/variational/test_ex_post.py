@@ -56,6 +56,9 @@ def test_mistakes_are_one_line() -> None:
         ExPost(Codes(), 0, 10, 0)  # type: ignore[arg-type]
     with pytest.raises(GenlabError, match="not finite"):
         ExPost(Codes(), 2, 10, 0).fit(torch.full((10, 2), torch.nan))  # type: ignore[arg-type]
+    for latent, classes, told in ((2, 10, "model.classes=0"), (51_200, 0, "all 51200 latents: at most 4096")):
+        with pytest.raises(GenlabError, match=told):
+            ExPost(Codes(), 2, 10, 0).check(latent, classes)  # type: ignore[arg-type]
     model = Identity()
     model.classes = 3
     with pytest.raises(GenlabError, match="unconditional"):

@@ -134,6 +134,16 @@ def test_parts_of_a_gaussian_aggregate_are_its_closed_forms() -> None:
     assert terms["loss"].item() == pytest.approx((given.distortion.mean() + charged).item())
 
 
+def test_a_total_correlation_is_told_of_how_many_images_a_batch_is_one_or_says_that_it_does_not_know() -> None:
+    s, told, asked = sampled(8), TotalCorrelation(1.0, 6.0, 1.0, None), TotalCorrelation(1.0, 6.0, 1.0, 50)
+    with pytest.raises(GenlabError, match="known in training alone"):
+        told(s, 0)
+    for objective in (told, asked):
+        objective.begin(100)
+    losses = [TotalCorrelation(1.0, 6.0, 1.0, images)(s, 0)["loss"] for images in (100, 50)]
+    torch.testing.assert_close([told(s, 0)["loss"], asked(s, 0)["loss"]], losses)
+
+
 def test_a_total_correlation_needs_a_product() -> None:
     s = sampled()
     with pytest.raises(GenlabError, match="posterior=diagonal"):

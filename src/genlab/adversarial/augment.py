@@ -25,8 +25,8 @@ class Augmentation(nn.Module, abc.ABC):
     def begin(self, images_seen: int) -> None:
         """Take note of progress, before a batch."""
 
-    def observe(self, certainty: Tensor) -> None:
-        """Take note of (B,) D(x) - undecided, of a batch or of a part of it."""
+    def observe(self, certainty: Tensor, images: int) -> None:
+        """Take note of D(x) - undecided of so many images, of a batch or of a part of it; a pack of images has one."""
 
     def adapt(self, turn: int) -> None:
         """Move, after batch `turn`, this process's own being counted from 0."""
@@ -92,7 +92,9 @@ class Adaptive(Augmentation):
             raise GenlabError(f"ADA every={every}, images={images}, p={p}: both counts are 1 or more, and p is 0 to 1")
         self.pipe, self.target, self.every, self.images = pipe, target, every, images
         self.register_buffer("p", torch.tensor(float(p)))
-        self.register_buffer("signs", torch.zeros(2))  # the sum of signs since p moved last, and of how many
+        self.register_buffer(
+            "signs", torch.zeros(2)
+        )  # the sum of signs over images since p moved last, and of how many
 
     def check(self, objective: Objective) -> None:
         if objective.undecided is None:
@@ -102,8 +104,8 @@ class Adaptive(Augmentation):
             )
 
     @torch.no_grad()
-    def observe(self, certainty: Tensor) -> None:
-        self.signs += total(torch.stack([certainty.sign().sum(), certainty.new_tensor(len(certainty))]))
+    def observe(self, certainty: Tensor, images: int) -> None:
+        self.signs += total(images * torch.stack([certainty.sign().mean(), certainty.new_ones(())]))
 
     @torch.no_grad()
     def adapt(self, turn: int) -> None:

@@ -70,6 +70,8 @@ class LeCam(Penalty):
     def __init__(self, weight: float, decay: float, start: int):
         super().__init__()
         nonnegative(weight=weight, start=start)
+        if not 0 <= decay < 1:
+            raise GenlabError(f"penalty decay={decay}: from 0 to below 1, it is what a batch leaves of the means")
         self.weight, self.decay, self.start = weight, decay, start
         self.register_buffer("means", torch.zeros(2))  # of D(x) and D(G)
         self.register_buffer("batches", torch.zeros(()))

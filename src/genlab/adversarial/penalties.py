@@ -59,9 +59,9 @@ def between(seen: Round) -> Tensor:
 
 
 def nonnegative(**values: float) -> None:
-    """Raise GenlabError for a weight below 0, which would reward what is to be punished."""
+    """Raise GenlabError for a weight below 0, which would reward what is to be punished, and for nan."""
     for name, value in values.items():
-        if value < 0:
+        if not value >= 0:
             raise GenlabError(f"penalty {name}={value}: it must be 0 or more")
 
 
@@ -170,6 +170,8 @@ class Sum(Penalty):
 
     def __init__(self, terms: Mapping[str, Penalty], factor: Schedule | None = None):
         super().__init__()
+        if not terms:
+            raise GenlabError("a sum of no penalties: write penalty=none")
         self.terms, self.factor = nn.ModuleDict(terms), factor
 
     def parts(self) -> list[Penalty]:
@@ -202,7 +204,7 @@ class Lazy(Penalty):
 
     def __init__(self, penalty: Penalty, every: int):
         super().__init__()
-        if every < 1:
+        if not isinstance(every, int) or every < 1:
             raise GenlabError(f"penalty every={every}: it counts batches, from 1")
         self.penalty, self.every = penalty, every
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from genlab.distributed import total, world
 
@@ -26,7 +27,7 @@ def average(x: Tensor) -> Tensor:
     return y / world()
 
 
-class SyncBatchNorm(nn.BatchNorm2d):
+class SyncBatchNorm(_BatchNorm):
     """w (x - μ)/√(σ² + eps) + b, μ and σ² of the channel's numbers on all ranks, whose batches are of one size.
 
     Unlike torch's own it is differentiable twice, as penalties on slopes need it, and runs on CPUs.
@@ -35,14 +36,15 @@ class SyncBatchNorm(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or world() == 1:
             return super().forward(input)
-        x = input.to(torch.promote_types(input.dtype, torch.float32))
-        mean = average(x.mean((0, 2, 3), keepdim=True))
+        x = input.to(torch.promote_types(input.dtype, torch.float32))  # (B, C, ...)
+        others = [d for d in range(x.ndim) if d != 1]
+        mean = average(x.mean(others, keepdim=True))
         x = x - mean
-        var = average(x.square().mean((0, 2, 3), keepdim=True))
+        var = average(x.square().mean(others, keepdim=True))
         self._remember(mean.detach().flatten(), var.detach().flatten(), world() * x.numel() // x.shape[1])
         x = x * (var + self.eps).rsqrt()
         if self.affine:
-            x = x * self.weight[:, None, None] + self.bias[:, None, None]
+            x = x * self.weight.reshape(mean.shape) + self.bias.reshape(mean.shape)
         return x.to(input.dtype)
 
     @torch.no_grad()
@@ -57,8 +59,19 @@ class SyncBatchNorm(nn.BatchNorm2d):
         self.running_var.lerp_(var * n / max(n - 1, 1), self.momentum)
 
 
+class SyncBatchNorm1d(SyncBatchNorm, nn.BatchNorm1d):
+    """Of (B, C)."""
+
+
+class SyncBatchNorm2d(SyncBatchNorm, nn.BatchNorm2d):
+    """Of (B, C, H, W)."""
+
+
+SYNCHRONIZED = {nn.BatchNorm1d: SyncBatchNorm1d, nn.BatchNorm2d: SyncBatchNorm2d}
+
+
 def synchronize(module: nn.Module) -> None:
     """Make every batch norm below a module one of all ranks, its weights and statistics being what they were."""
     for part in module.modules():
-        if type(part) is nn.BatchNorm2d:
-            part.__class__ = SyncBatchNorm
+        if type(part) in SYNCHRONIZED:
+            part.__class__ = SYNCHRONIZED[type(part)]

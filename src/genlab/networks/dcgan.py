@@ -72,6 +72,8 @@ class Discriminator(nn.Module):
         self.value = nn.Linear(features, 1)
         self.label = nn.Embedding(classes, features) if classes else None
         self.apply(_initialize)
+        if self.label is not None:
+            nn.init.normal_(self.label.weight, std=0.02)  # it weighs features as `value` does
         for layer in [m for m in self.modules() if isinstance(m, nn.Conv2d | nn.Linear | nn.Embedding)]:
             if spectral_norm:
                 nn.utils.parametrizations.spectral_norm(layer)

@@ -49,10 +49,12 @@ class GAN(GenerativeModule):
     ):
         super().__init__(**common)
         for name, count in (("latent", latent), ("n_critic", n_critic), ("packing", packing)):
-            if count < 1:
-                raise GenlabError(f"model.{name}={count}: at least 1 is needed")
+            if not isinstance(count, int) or count < 1:
+                raise GenlabError(f"model.{name}={count}: at least 1 is needed, and a whole number")
         if packing > 1 and self.classes:
             raise GenlabError(f"model.packing={packing}: a pack has no label of its own, so model.classes must be 0")
+        if len(self.shape) == 3 and self.shape[1] != self.shape[2]:
+            raise GenlabError(f"the data are {self.shape[1]} x {self.shape[2]}, and GANs here draw square images")
         self.automatic_optimization = False
         self.generator, self.discriminator = generator, discriminator
         self.objective, self.penalty, self.critic_augment = objective, penalty, critic_augment
@@ -69,7 +71,7 @@ class GAN(GenerativeModule):
         """The generator's loss, and the critic's with its values on data and on samples."""
         x = x[torch.arange(-len(x) % self.packing + len(x), device=x.device) % len(x)]  # the last pack is filled
         z = self._latents(x)
-        terms = self._critic_terms(x, self.generator(z, y), z, y, 0)
+        terms = self._critic_terms(x, self._drawn(z, y), z, y, 0)
         return {"loss": self._generator_loss(x, z, y, 0), **terms}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -106,7 +108,7 @@ class GAN(GenerativeModule):
     def _critic_turn(self, x: Tensor, y: Tensor | None, turn: int) -> dict[str, Tensor]:
         z = self._latents(x)
         with torch.no_grad():
-            fake = wide(self.generator(z, y))
+            fake = self._drawn(z, y)
         apart = {"diversity": self._distance(fake) / self._distance(x)} if len(x) > 1 else {}
         return {**self._critic_terms(x, fake, z, y, turn), **apart}
 
@@ -116,7 +118,7 @@ class GAN(GenerativeModule):
     def warning(self, means: Mapping[str, float]) -> str | None:
         diversity = means.get("diversity", 1.0)
         if not diversity < self.collapse:
-            return None
+            return super().warning(means)
         return (
             f"the generator has collapsed: its samples are {diversity:.3f} times as far from each other as the data are "
             "(try penalty=r1, model.packing=2 or a lower optimizer.lr)"
@@ -129,7 +131,7 @@ class GAN(GenerativeModule):
         assert seen.real_value is not None
         penalty = self.penalty.critic(seen)
         if self.critic_augment is not None and self.training and self.objective.undecided is not None:
-            self.critic_augment.observe(seen.real_value.detach() - self.objective.undecided)
+            self.critic_augment.observe(seen.real_value.detach() - self.objective.undecided, len(x))
         return {
             "critic": self.objective.critic(seen.real_value, seen.fake_value) + penalty,
             "penalty": penalty,
@@ -138,13 +140,17 @@ class GAN(GenerativeModule):
         }
 
     def _generator_loss(self, x: Tensor, z: Tensor, y: Tensor | None, turn: int) -> Tensor:
-        seen = self._round(self._packed(x), self._packed(self.generator(z, y)), z, y, turn, self.objective.paired)
+        seen = self._round(self._packed(x), self._packed(self._drawn(z, y)), z, y, turn, self.objective.paired)
         return self.objective.generator(seen.real_value, seen.fake_value) + self.penalty.generator(seen)
 
     def _round(self, x: Tensor, fake: Tensor, z: Tensor, y: Tensor | None, turn: int, real: bool = True) -> Round:
         values = self._judge(x, y) if real else None, self._judge(fake, y)
-        drawn = (lambda z: self._packed(self.generator(z, y)), x, fake, z, y)
+        drawn = (lambda z: self._packed(self._drawn(z, y)), x, fake, z, y)
         return Round(self._judge, *drawn, *values, turn, self.images_seen)
+
+    def _drawn(self, z: Tensor, y: Tensor | None) -> Tensor:
+        """G(z) as both turns see it: float32, as data are, because an augmentation's places in bfloat16 are pixels off."""
+        return wide(self.generator(z, y))
 
     def _judge(self, x: Tensor, y: Tensor | None) -> Tensor:
         """D of packs x, augmented: penalties differentiate by what was there before, as Karras et al. 2020 do."""

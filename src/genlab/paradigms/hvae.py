@@ -34,6 +34,7 @@ class HVAE(GenerativeModule):
 
     likelihood = "bound"
     averaged = ("encoder", "decoder")
+    collapses: Tensor
 
     def __init__(
         self,
@@ -57,11 +58,14 @@ class HVAE(GenerativeModule):
         self.discrete, self.sampler, self.noisy = head.discrete, self.drawn_by(sampler), noisy
         shapes: list[tuple[int, ...]] = decoder.shapes  # pyright: ignore[reportAssignmentType] - of the levels
         self.levels = [math.prod(shape) for shape in shapes]
+        if isinstance(self.sampler, ExPost):
+            self.sampler.check(sum(self.levels), self.classes)
         self.importance, self.bound = importance, "ELBO" if importance == 1 else f"IW-{importance}"
         self.regularization = regularization
         if regularization is not None:
             regularization.watch(encoder, decoder)
-        self._unseen, self._collapses = True, 0
+        self._unseen = True
+        self.register_buffer("collapses", torch.zeros((), dtype=torch.int64))  # passes in a row over held-out data
         self._rates: list[Tensor] = []  # of a pass over the held-out data, (L,) of each batch
         self._codes = Moments()
 
@@ -88,6 +92,8 @@ class HVAE(GenerativeModule):
         return terms | {f"rate/{level}": rate for level, rate in enumerate(rates.mean(0))}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        if len(batch.x) < self.objective.fewest:
+            return {}
         terms = super().validation_step(batch, batch_idx)
         self._rates.append(torch.stack([terms[f"rate/{level}"] for level in range(len(self.levels))]))
         self._codes.add(self.encode(self.codec.encode(batch.x), batch.y if self.classes else None))
@@ -100,15 +106,15 @@ class HVAE(GenerativeModule):
         self._rates, self._codes = [], Moments()
         active = torch.stack([(part > 0.01).float().sum() for part in variance.split(self.levels)])
         silent = (rates < ACTIVE).nonzero()[:, 0].tolist()
-        self._collapses = self._collapses + 1 if silent else 0
-        if self._collapses == 2:  # in a row: at first nothing is learned yet
+        self.collapses.copy_((self.collapses + 1) * bool(silent))
+        if self.collapses == 2:  # in a row: at first nothing is learned yet
             print(
                 f"genlab: posterior collapse at {self.images_seen} images: {_listed(silent)} of {len(self.levels)}, counted from "
                 f"the top from 0, below {ACTIVE} nats; try variational/objective=warm_up, balanced or free_bits",
                 file=sys.stderr,
             )
         each = {f"active/{level}": count for level, count in enumerate(active)}
-        if self._collapses > 1:
+        if self.collapses > 1:
             each["alarm"] = torch.ones(())
         return {"active_units": active.sum(), "collapsed": rates.new_tensor(float(len(silent))), **each}
 

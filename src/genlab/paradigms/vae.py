@@ -33,6 +33,7 @@ class VAE(GenerativeModule):
 
     likelihood = "bound"
     averaged = ("encoder", "decoder", "posterior", "prior")
+    collapses: Tensor
 
     def __init__(
         self,
@@ -57,9 +58,12 @@ class VAE(GenerativeModule):
         self.encoder, self.decoder, self.head = encoder, decoder, head
         self.posterior, self.prior, self.objective = posterior, prior, objective
         self.discrete, self.sampler = head.discrete, self.drawn_by(sampler)
+        if isinstance(self.sampler, ExPost):
+            self.sampler.check(latent, self.classes)
         self.latent, self.importance, self.noisy = latent, importance, noisy
         self.bound = "ELBO" if importance == 1 else f"IW-{importance}"
-        self._unseen, self._collapses = True, 0
+        self._unseen = True
+        self.register_buffer("collapses", torch.zeros((), dtype=torch.int64))  # passes in a row over held-out data
         self._codes: list[Tensor] = []  # of a pass over the held-out data, (B, latent) each
         self._rates: list[Tensor] = []
 
@@ -79,8 +83,13 @@ class VAE(GenerativeModule):
         )
         return {**self.objective(s, self.images_seen), "rate": s.mean_rate, "distortion": s.distortion.mean()}
 
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if data := getattr(self.trainer, "datamodule", None):
+            self.objective.begin(len(data.source.split("train").x))
+
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        terms = super().validation_step(batch, batch_idx)
+        terms = super().validation_step(batch, batch_idx) if len(batch.x) >= self.objective.fewest else {}
         h = self._encoded(self.codec.encode(batch.x), batch.y if self.classes else None)
         self._codes.append(self.posterior.mean(h))
         self._rates.append(self._density().rate(self.posterior.draw(h, self._eps(h))))
@@ -92,15 +101,15 @@ class VAE(GenerativeModule):
         self._codes, self._rates = [], []
         active = (codes.var(0, correction=0) > ACTIVE).float().sum()
         collapsed = active < COLLAPSED * self.latent
-        self._collapses = self._collapses + 1 if collapsed else 0
-        if self._collapses == 2:  # in a row: at first nothing is learned yet
+        self.collapses.copy_((self.collapses + 1) * collapsed)
+        if self.collapses == 2:  # in a row: at first nothing is learned yet
             print(
                 f"genlab: posterior collapse at {self.images_seen} images: {active:.0f} of {self.latent} latents say anything "
                 "of the image; try variational/objective=warm_up or free_bits, or a smaller variational.objective.beta",
                 file=sys.stderr,
             )
         each = {f"rate/{i}": value for i, value in enumerate(rate)}
-        if self._collapses > 1:
+        if self.collapses > 1:
             each["alarm"] = torch.ones(())
         return {"active_units": active, "collapsed": collapsed.float(), **each}
 

@@ -12,12 +12,13 @@ from genlab.latents import encoded
 from genlab.module import GenerativeModule
 from genlab.noise import NoiseStream
 
+MOST = 4096  # latents, whose covariance is of 128 MiB
+
 
 class ExPost:
     """A mixture of `components` Gaussians with full covariances, fitted to the codes of the first `images` training images.
 
-    Ghosh et al. 2020, arXiv:1903.12436, section 4. It is a choice of sampling: log_prob stays that of the prior. Raises
-    GenlabError for a conditional model.
+    Ghosh et al. 2020, arXiv:1903.12436, section 4. It is a choice of sampling: log_prob stays that of the prior.
     """
 
     needs = "draw"
@@ -28,6 +29,15 @@ class ExPost:
             raise GenlabError(f"sampler.components={components}: from 1 to sampler.images={images} are needed")
         self.source, self.components, self.images, self.seed = source, components, images, seed
         self.fitted_at: int | None = None  # images seen by the model as it was fitted
+
+    def check(self, latent: int, classes: int) -> None:
+        """Raise GenlabError for a conditional model, and for one with too many latents for covariances of all of them."""
+        if classes:
+            raise GenlabError(
+                "sampler=ex_post: the codes of a conditional model leave its label out: set model.classes=0"
+            )
+        if latent > MOST:
+            raise GenlabError(f"sampler=ex_post has a covariance of all {latent} latents: at most {MOST} are possible")
 
     def sample(self, module: GenerativeModule, noise: NoiseStream, n: int) -> Tensor:
         """(n, latent); fits first where the model has moved since."""

@@ -34,6 +34,11 @@ class Objective(abc.ABC):
 
     draws: int = 1
     """k, of z for each x."""
+    fewest: int = 1
+    """How many images a batch must have."""
+
+    def begin(self, images: int) -> None:  # noqa: B027 - not every objective asks
+        """Take note of how many training images there are."""
 
     @abc.abstractmethod
     def __call__(self, s: Sampled, images_seen: int) -> dict[str, Tensor]: ...
@@ -133,20 +138,29 @@ class Capacity(Objective):
 
 class TotalCorrelation(Objective):
     """distortion + α I(x; z) + β TC(z) + γ Σ_j KL(q(z_j) ‖ p(z_j)), the three parts of the rate, their q(z) estimated from
-    the batch by stratified sampling out of `images` training images.
+    the batch by stratified sampling out of all training images, or of `images`.
 
     Chen et al. 2018, arXiv:1802.04942, eq. 2 and 4, appendix C.2. Raises GenlabError for a q that is no product, and for
     batches of one image or of more than there are.
     """
 
-    def __init__(self, alpha: float, beta: float, gamma: float, images: int):
+    fewest = 2
+
+    def __init__(self, alpha: float, beta: float, gamma: float, images: int | None):
         _not_negative(alpha=alpha, beta=beta, gamma=gamma)
         self.alpha, self.beta, self.gamma, self.images = alpha, beta, gamma, images
+
+    def begin(self, images: int) -> None:
+        self.images = self.images or images
 
     def __call__(self, s: Sampled, images_seen: int) -> dict[str, Tensor]:
         pairs = s.pairs()  # (B, B, latent)
         if pairs.shape[2] != s.z.shape[1]:
             raise GenlabError("a total correlation needs a product over dimensions: variational/posterior=diagonal")
+        if self.images is None:
+            raise GenlabError(
+                "of how many images a batch is one is known in training alone: set variational.objective.images"
+            )
         weights = stratified(len(s.z), self.images).to(pairs).log()
         log_qz = torch.logsumexp(pairs.sum(2) + weights, dim=1)
         log_product = torch.logsumexp(pairs + weights[:, :, None], dim=1).sum(1)
@@ -180,6 +194,8 @@ class Discrepancy(Objective):
 
     Zhao et al. 2019, arXiv:1706.02262, eq. 6; Tolstikhin et al. 2018, arXiv:1711.01558, algorithm 2.
     """
+
+    fewest = 2
 
     def __init__(self, alpha: float, weight: float, kernel: Kernel):
         _not_negative(weight=weight)
