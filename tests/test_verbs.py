@@ -18,7 +18,12 @@ TINY = ["trainer.batch=16", "trainer.max_images=32", "evaluation.n=8", "logger=n
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "run"
-    train(preflight("train", ["experiment=digits/ddpm", "model.classes=10", "sampler.steps=4", *TINY]), folder)
+    train(
+        preflight(
+            "train", ["experiment=digits/ddpm", "model.classes=10", "sampler.steps=4", "averaging=constant", *TINY]
+        ),
+        folder,
+    )
     return folder
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -263,8 +263,7 @@ def _check(config: DictConfig) -> None:
             raise GenlabError(
                 f"trainer.requeue_signals: {name} is no signal that a job can be queued again by (SIGUSR1)"
             )
-    if config.evaluation.n < 0 or config.evaluation.batch < 1:
-        raise GenlabError("evaluation.n must be 0 (no evaluation) or more, and evaluation.batch at least 1")
+    check_evaluation(config.evaluation)
     if config.guidance is not None and "guidance" not in config.model:
         raise GenlabError(f"model={config.model_name} takes no guidance: only diffusion models are guided")
     for group in ("objective", "penalty", "critic_augment"):
@@ -282,6 +281,20 @@ def _check(config: DictConfig) -> None:
             f"so it is {f'{config.data.classes} or ' if config.data.classes else ''}0"
         )
     check_writable(Path(run_dir(config)))
+
+
+FLOORS = ("train", "train_full", "test", "test_full", "noise")
+
+
+def check_evaluation(options: Mapping[str, Any]) -> None:
+    """The same of a protocol, whoever brought it."""
+    for key, least in (("n", 0), ("batch", 1), ("seeds", 1)):
+        if not isinstance(options[key], int) or options[key] < least:
+            none = " (no evaluation)" if least == 0 else ""
+            raise GenlabError(f"evaluation.{key}={options[key]}: a whole number of at least {least}{none} is needed")
+    for name in options["floors"] or ():
+        if name not in FLOORS:
+            raise GenlabError(f"evaluation.floors: no floor {name!r}{near(name, FLOORS)}; there is {', '.join(FLOORS)}")
 
 
 def check_writable(path: Path) -> None:

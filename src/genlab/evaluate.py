@@ -91,7 +91,7 @@ def grid(arguments: list[str]) -> list[list[str]]:
     choices = []
     for argument in arguments:
         key, equals, value = argument.partition("=")
-        split = equals and key.split(".")[0] in several
+        split = equals and key.split(".")[0] in several and key != "evaluation.reference.of"  # which is words
         choices.append([f"{key}={one}" for one in _values(value)] if split else [argument])
     return [list(chosen) for chosen in product(*choices)]
 

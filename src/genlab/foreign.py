@@ -46,7 +46,7 @@ def score_samples(
     digest = samples.sha256("test")
     made = scoring.protocol(len(x), weights="of another program", checkpoint={"samples": str(path), "sha256": digest})
     floors = scoring.evaluator.floor(codec.decode, x.shape[1:]) if evaluation["floors"] else {}
-    rows = [made.line(name, score.row, floors.get(name, {})) for name, score in scores.items()]
+    rows = [made.line(name, score.row, floors.get(name, {}), options=score.options) for name, score in scores.items()]
     run = Run(Path(options.outputs) / data["name"] / samples.name / f"{digest[:10]}-s0")
     run.samples.mkdir(parents=True, exist_ok=True)
     run.write_config(

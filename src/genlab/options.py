@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from genlab.config import conf_dir, known_keys, line_of, near
+from genlab.config import check_evaluation, conf_dir, known_keys, line_of, near
 from genlab.errors import GenlabError
 from genlab.printing import say
 from genlab.recorded import here
@@ -75,6 +75,8 @@ def overridden(recorded: dict[str, Any], overrides: Sequence[str]) -> dict[str, 
         else:
             OmegaConf.update(config, RECORDED[group], _option(group, value), merge=False, force_add=True)
     plain: Any = OmegaConf.to_container(config, resolve=True)
+    if any(override.startswith("evaluation.") for override in overrides):
+        check_evaluation(plain["evaluation"])
     return plain
 
 

@@ -31,8 +31,18 @@ SPACE = "free some space, and the same command goes on from the last checkpoint"
 
 def jsonable(row: dict[str, Any]) -> str:
     """One line of strict JSON: numbers that are not finite become null."""
-    clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-    return json.dumps(clean)
+    return json.dumps(_finite(row), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _finite(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_finite(item) for item in value]
+        case float() if not math.isfinite(value):
+            return None
+    return value
 
 
 class Run:

@@ -10,6 +10,7 @@ from genlab.config import near
 from genlab.data.source import Source
 from genlab.errors import GenlabError
 from genlab.evaluation.evaluator import Evaluator
+from genlab.evaluation.features import Metric
 from genlab.evaluation.model import score_model
 from genlab.evaluation.protocol import Protocol
 from genlab.evaluation.reference import References, imported
@@ -48,6 +49,10 @@ class Scoring:
         metrics = build(options["metrics"], self.trust)
         return Evaluator(self.references, self.split, metrics, self.recipe, *sets, self.brought)
 
+    @property
+    def _first(self) -> Metric:
+        return next(iter(self.evaluator.metrics.values()))
+
     def module(
         self,
         module: GenerativeModule,
@@ -59,6 +64,8 @@ class Scoring:
         """The rows for a module that was built from `recipe`, carries `weights` (the name of an average, or "raw") and took
         `seconds` to train."""
 
+        by = {"by": self.options["monitor"] or next(iter(self._first.better))} if checkpoint == "best" else {}
+
         def protocol(nfe: float) -> Protocol:
             return self.protocol(
                 self.options["n"],
@@ -67,7 +74,7 @@ class Scoring:
                 guidance=recipe.get("guidance") or {},
                 nfe=nfe,
                 weights=weights,
-                checkpoint={"images_seen": module.images_seen, "which": checkpoint},
+                checkpoint={"images_seen": module.images_seen, "which": checkpoint} | by,
                 device=str(module.device),
             )
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import statistics
 from pathlib import Path
@@ -13,7 +14,9 @@ from genlab.evaluation.banks import chunks
 from genlab.evaluation.evaluator import Evaluator
 from genlab.evaluation.features import Activations
 from genlab.evaluation.frechet import FrechetDistance
+from genlab.evaluation.manifold import Manifold
 from genlab.evaluation.memorization import Memorization
+from genlab.evaluation.protocol import Protocol
 from genlab.evaluation.reference import References, imported
 
 CPU = torch.device("cpu")
@@ -73,6 +76,14 @@ def test_held_against_the_train_split_the_floor_is_the_test_split(tmp_path: Path
     assert 0 < made["fd_pixels"]["test"]["value"] < made["fd_pixels"]["noise"]["value"]
 
 
+def test_held_against_the_train_split_copies_are_told_from_fresh_draws(tmp_path: Path) -> None:
+    """The distance that is usual is that of held-out images: those of train are 0 from themselves."""
+    judge = evaluator(tmp_path, "train")
+    train, test = (Batch(Digits().split(name).x[:200], None) for name in ("train", "test"))
+    ratios = [judge.score([chunks(x, 50)], 200)["nn_ratio"].row["value"] for x in (test, train)]
+    assert ratios == [pytest.approx(1, abs=0.2), 0]
+
+
 def test_another_seed_or_recipe_has_floors_of_its_own(tmp_path: Path) -> None:
     values = [
         evaluator(tmp_path, seed=seed).floor(lambda z: (z * 0).to(torch.uint8), (1, 8, 8))["fd_pixels"]["train"][
@@ -120,3 +131,21 @@ def test_floors_are_strict_json(tmp_path: Path) -> None:
     judge.floor(lambda z: (z * 0).to(torch.uint8), (1, 8, 8))
     (path,) = judge.references.folder("test").glob("floors-*.json")
     json.loads(path.read_text(), parse_constant=lambda word: pytest.fail(word))
+
+
+def test_what_a_metric_was_made_with_is_in_its_record_and_in_what_it_is_compared_by(tmp_path: Path) -> None:
+    references = References(Digits(), Pixels(17, 23), str(tmp_path), 100, CPU)
+    lines = []
+    for k in (3, 5):
+        recipe = {"metrics": {"manifold": {"_target_": "Manifold", "k": k, "name": "x", "features": {"cache": "y"}}}}
+        judge = Evaluator(references, "test", {"manifold": Manifold(k, 5)}, recipe, 200, 64)
+        lines.append(judge.score([chunks(sets(1)[0], 50)], 200)["precision"].options)
+    assert lines == [{"k": 3}, {"k": 5}]
+
+
+def test_options_of_a_metric_make_another_fingerprint() -> None:
+    fields = {f.name: 0 for f in dataclasses.fields(Protocol)} | {"sampler": {}, "guidance": {}, "checkpoint": {}}
+    made = Protocol(**fields)  # type: ignore[arg-type]
+    prints = {made.line("w2", {}, options=options)["fingerprint"] for options in ({}, {"most": 100}, {"most": 1000})}
+    assert len(prints) == 3
+    assert len({made.line("nll", {}, kind=kind)["fingerprint"] for kind in ("ode", "bound")}) == 1

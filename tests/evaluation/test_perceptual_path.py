@@ -19,6 +19,9 @@ class Flat:
 
     name, fingerprint, layer, resize = "flat", "", "none", "none"
 
+    def to(self, device: torch.device) -> "Flat":
+        return self
+
     def __call__(self, x: Tensor) -> Activations:
         return Activations(x.flatten(1).float())
 

@@ -104,6 +104,11 @@ def test_a_wide_terminal_shows_everything(tmp_path, fabricate, measured):
     assert "params" in text
 
 
+def test_the_terminal_shows_millions_of_parameters_as_such(tmp_path, fabricate, measured):
+    run = fabricate(tmp_path, [measured("fd_digits", 5.0), measured("parameters", 35_746_307.0)])
+    assert "35.75 M" in printed(build([read_run(run)])[0], 240)
+
+
 def test_the_terminal_prints_markup_of_a_run_as_text(tmp_path, fabricate):
     (table,) = build([read_run(fabricate(tmp_path, model="[red]x[/red]", data="[/b]"))])
     assert "[red]x[/red]" in printed(table, 100)

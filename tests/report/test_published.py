@@ -30,7 +30,16 @@ def test_published_numbers_stand_below_the_model_with_their_protocol() -> None:
 def test_the_entry_of_this_data_set_and_this_number_of_evaluations_is_taken() -> None:
     entries = [entry(value=1.0, data="other"), entry(value=2.0, nfe=50), entry(value=3.0, nfe=20)]
     assert build([record(entries)])[0].models[1].cells["w2"].value == 3.0
-    assert len(build([record(entries[:1])])[0].models) == 1
+    assert "published: A et al.; 20 NFE; 10k" in build([record(entries)])[0].symbols
+    assert len(build([record(entries[:2])])[0].models) == 1, "none of another data set or other evaluations"
+
+
+def test_the_first_entry_of_a_model_of_as_many_classes_is_taken() -> None:
+    entries = [entry(value=1.0, classes=10), entry(value=2.0, classes=0), entry(value=3.0)]
+    for classes, value in ((10, 1.0), (0, 2.0)):
+        run = record(entries)
+        run = replace(run, config={**run.config, "model": {"classes": classes}})
+        assert build([run])[0].models[1].cells["w2"].value == value
 
 
 def test_what_is_malformed_or_measured_by_nobody_here_is_left_out() -> None:
@@ -51,6 +60,12 @@ def test_the_best_checkpoint_stands_below_the_last_one_and_says_so() -> None:
     assert "chosen for its score" in next(iter(table.symbols))
     (table,) = build([replace(run, evaluations={"b": last, "a": best})])
     assert table.models[0].cells["w2"].value == 0.31, "whichever was written last"
+    by = {"checkpoint": {"which": "best", "images_seen": 4000, "by": "fd"}, "n_fake": 50}
+    (table,) = build([replace(run, evaluations={"b": last, "a": {"w2": replace(best["w2"], protocol=by)}})])
+    assert table.models[1].cells["w2"].notes == (
+        "chosen for fd in training, which flatters it",
+        "n_fake 50 (elsewhere null)",
+    )
 
 
 def test_which_bound_it_is_stands_in_the_cell_and_is_no_difference_of_protocol() -> None:

@@ -26,15 +26,29 @@ def test_losses_that_left_the_real_numbers_are_still_numbers(tmp_path, fabricate
     assert "note" not in history[0]
 
 
-def test_the_last_evaluation_counts_even_where_an_older_one_measured_more(tmp_path, fabricate, measured):
+def test_each_metric_is_its_newest_of_the_checkpoint_that_was_scored_last(tmp_path, fabricate, measured):
+    """A likelihood that is measured later takes nothing away; what a run was before it went on is no number of it."""
+    early, late = ({"checkpoint": {"images_seen": n, "which": "last"}} for n in (1, 2))
     lines = [
-        measured("fd_digits", 9.0, evaluation="old"),
-        measured("recall", 0.5, evaluation="old"),
-        measured("fd_digits", 8.0, evaluation="new"),
+        measured("precision", 0.4, evaluation="before", protocol=early),
+        measured("fd_digits", 9.0, evaluation="old", protocol=late),
+        measured("recall", 0.5, evaluation="old", protocol=late),
+        measured("fd_digits", 8.0, evaluation="new", protocol=late),
     ]
     run = read_run(fabricate(tmp_path, lines))
-    assert {name: m.value for name, m in run.metrics.items()} == {"fd_digits": 8.0}
-    assert list(run.evaluations) == ["old", "new"]
+    assert {name: m.value for name, m in run.metrics.items()} == {"fd_digits": 8.0, "recall": 0.5}
+    assert list(run.evaluations) == ["before", "old", "new"]
+
+
+@pytest.mark.parametrize("other", [{"weights": "raw"}, {"sampler": {"steps": 3}}, {"guidance": {"scale": 2}}])
+def test_another_sampler_or_other_weights_replace_no_number_of_the_runs_own(tmp_path, fabricate, measured, other):
+    lines = [
+        measured("fd_digits", 9.0, evaluation="own"),
+        measured("fd_digits", 8.0, evaluation="other", protocol=other),
+        measured("recall", 0.5, evaluation="other", protocol=other),
+    ]
+    run = read_run(fabricate(tmp_path, lines))
+    assert {name: m.value for name, m in run.metrics.items()} == {"fd_digits": 9.0, "recall": 0.5}
 
 
 def test_a_metric_without_a_value_is_no_metric(tmp_path, fabricate, measured):

@@ -6,7 +6,7 @@ import math
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from genlab.evaluation.drawing import Cost, drawn
 from genlab.evaluation.features import FeatureBank, Metric
 from genlab.evaluation.jackknife import Estimate, jackknife
 from genlab.evaluation.memorization import Training
-from genlab.evaluation.protocol import Row
+from genlab.evaluation.protocol import Row, settings
 from genlab.evaluation.reference import References
 from genlab.files import place
 from genlab.module import GenerativeModule
@@ -33,7 +33,8 @@ class Score:
     values: list[float]  # of each set
     stderrs: list[float]  # of each, by the jackknife
     corrected: list[float]  # of each, where the metric is biased by O(1/N); else nan
-    better: str
+    better: str | None
+    options: dict[str, Any] = field(default_factory=dict)  # of the metric, by which its number would be another
 
     @property
     def row(self) -> Row:
@@ -90,7 +91,8 @@ class Evaluator:
         if self.nearest is None:
             return self._bank(self.split, self.needs)
         bank = self._bank(self.split, (*self.needs, "features"))
-        return replace(bank, nearest=self.nearest(bank.have("features", "nearest")))
+        held_out = bank if self.split != "train" else self._bank("test", ("features",))  # train is 0 from itself
+        return replace(bank, nearest=self.nearest(held_out.have("features", "nearest")))
 
     def bank(self, samples: Iterable[Chunk], n: int) -> FeatureBank:
         """What the metrics need of n samples."""
@@ -112,9 +114,10 @@ class Evaluator:
             fake = self.bank(samples, n)
             if ranks()[0]:
                 continue
-            for metric in self.metrics.values():
+            for label, metric in self.metrics.items():
+                options = settings(self.recipe.get("metrics", {}).get(label, {}))
                 for name, (value, error, corrected) in self._estimates(metric, fake).items():
-                    score = scores.setdefault(name, Score([], [], [], metric.better[name]))
+                    score = scores.setdefault(name, Score([], [], [], metric.better[name], options))
                     score.values.append(value)
                     score.stderrs.append(error)
                     score.corrected.append(corrected if getattr(metric, "biased", False) else math.nan)

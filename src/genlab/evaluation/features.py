@@ -1,7 +1,7 @@
 """Features of a set of samples: what metrics are functions of."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -104,7 +104,10 @@ class FeatureBank:
 class Metric(Protocol):
     """A pure function of two banks; its keys name what it returns and `better` says which way is up."""
 
-    better: dict[str, str]  # name -> "lower" | "higher" | "closer to <value>"
+    @property
+    def better(self) -> Mapping[str, str | None]:
+        """name -> "lower" | "higher" | "closer to <value>", or None where nothing is better."""
+        ...
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ class FrechetDistance:
         if n <= width:
             raise GenlabError(
                 f"{n} samples are not enough for a fid in {width} dimensions: draw {ENOUGH:,} or more, or give the "
-                "distance another key"
+                "distance no key of its own (key=null)"
             )
         if n < ENOUGH and not self.warned:
             print(f"genlab: a fid of {n} samples is not comparable with one of 50,000: it is biased", file=sys.stderr)

@@ -33,7 +33,7 @@ class InceptionScore:
         self.splits, self.seed = splits, seed
         self.blocks = BLOCKS if splits == 1 else 1
         self.key = key or f"is_{name}"
-        self.better = {self.key: "higher"} | ({f"{self.key}_spread": "lower"} if splits > 1 else {})
+        self.better = {self.key: "higher"} | ({f"{self.key}_spread": None} if splits > 1 else {})
 
     def __call__(self, real: FeatureBank, fake: FeatureBank) -> dict[str, float]:
         logits = fake.finite("logits", self.key, 2 * self.splits)  # (N, K)

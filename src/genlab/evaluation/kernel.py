@@ -81,7 +81,7 @@ class KernelSubsets:
     def __init__(self, name: str, subsets: int = 100, size: int = 1000, seed: int = 0, key: str | None = None):
         self.subsets, self.size, self.seed = subsets, size, seed
         self.key = key or f"kd_subsets_{name}"
-        self.better = {self.key: "lower", f"{self.key}_spread": "lower"}
+        self.better = {self.key: "lower", f"{self.key}_spread": None}
 
     def __call__(self, real: FeatureBank, fake: FeatureBank) -> dict[str, float]:
         x, y = (bank.finite("features", self.key, self.size) for bank in (real, fake))  # (N, D), (M, D)

@@ -17,6 +17,14 @@ from genlab.evaluation.protocol import Protocol, Row, counted
 from genlab.module import GenerativeModule
 from genlab.noise import NoiseStream, key
 
+UNSEEN = {
+    "reference": "data",
+    "extractor": "none",
+    "extractor_sha256": "",
+    "layer": "",
+    "resize": "",
+}  # by a likelihood
+
 
 def score_model(
     evaluator: Evaluator,
@@ -45,7 +53,7 @@ def score_model(
     made = protocol(cost.nfe if evaluator.metrics else math.nan)
     codec, shape = module.codec.of_data(module.shape)  # noise is the same for all models of these data
     floors = evaluator.floor(codec.decode, shape) if evaluator.floors else {}
-    rows = [made.line(name, score.row, floors.get(name, {})) for name, score in scores.items()]
+    rows = [made.line(name, score.row, floors.get(name, {}), options=score.options) for name, score in scores.items()]
     if not ranks()[0]:
         rows += _of_module(evaluator, module, made, others or {})
     try:
@@ -69,7 +77,9 @@ def _of_reconstructions(evaluator: Evaluator, module: GenerativeModule, made: Pr
     scores = evaluator.score([reconstructed(module, real, evaluator.batch)], len(real.x))
     made = replace(made, n_fake=len(real.x), seeds=1)
     of = f"reconstructions of {evaluator.split}"
-    return [made.line(f"reconstruction_{name}", score.row, of=of) for name, score in scores.items()]
+    return [
+        made.line(f"reconstruction_{name}", score.row, of=of, options=score.options) for name, score in scores.items()
+    ]
 
 
 def _of_module(
@@ -94,6 +104,8 @@ def _likelihood(evaluator: Evaluator, module: GenerativeModule, made: Protocol, 
     if module.likelihood is None or module.codec.log_volume is None:
         return []
     test = evaluator.references.source.split("test")
+    digest = evaluator.references.identity("test")["data_sha256"]
+    made = replace(made, reference_split="test", data_sha256=digest, n_real=len(test.x), n_fake=0, seeds=1, **UNSEEN)
     points = test.x.is_floating_point()
     parts: dict[int, dict[str, Tensor]] = {}
     failed: str | None = None  # on this rank, of which the others must hear

@@ -46,7 +46,8 @@ class PerceptualPath:
         shape, (a, b) = a.shape, (a.flatten(1), b.flatten(1))
         pair = torch.cat([_arc(a, b, t + shift) for shift in (0.0, self.eps)]).float()  # (2n, D)
         x = module.render(pair.unflatten(1, shape[1:]), None if y is None else y.repeat(2))
-        seen = [self.features(image).features.double() for image in module.codec.grey(x).chunk(2)]
+        features = self.features.to(module.device)  # which nobody else has brought there
+        seen = [features(image).features.double() for image in module.codec.grey(x).chunk(2)]
         return ((seen[0] - seen[1]).square().sum(1) / self.eps**2).cpu()
 
 

@@ -83,7 +83,7 @@ def w2_squared(x: Tensor, y: Tensor) -> float:
     """min_π 1/n Σᵢ ‖xᵢ − y_π(i)‖² of two sets (n, D), by POT's network simplex; nan where one is not finite."""
     import ot  # a second to import
 
-    cost = torch.cdist(x.double(), y.double()).square().cpu().numpy()  # (n, n)
+    cost = torch.cdist(x.cpu().double(), y.cpu().double()).square().numpy()  # (n, n)
     if not math.isfinite(cost.sum()):
         return math.nan  # of a model that diverged, as every other metric says
     w2: Any = ot.emd2([], [], cost, numItermax=1_000_000_000)
@@ -105,7 +105,7 @@ class PathEnergy:
         """Each value and its standard error over the samples; real is data, and noise that of the samples."""
         n = min(len(real), self.most)
         z, x, energy = module.transport(noise, n)
-        optimal = w2_squared(module.codec.encode(real[:n]).flatten(1), z.flatten(1).cpu())
+        optimal = w2_squared(module.codec.encode(real[:n]).flatten(1), z.flatten(1))
         bend = energy - (x - z).flatten(1).double().square().sum(1)
         return {
             "npe": (abs(energy.mean().item() - optimal) / optimal, (energy.std() / n**0.5).item() / optimal),

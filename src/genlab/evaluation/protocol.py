@@ -54,20 +54,26 @@ class Protocol:
             "metric": metric,
             **score,
             "evaluation": self.id,
-            "fingerprint": self.fingerprint(metric),
+            "fingerprint": self.fingerprint(metric, **more),
             "references": held_against or {},
             "protocol": self.row(metric, **more),
         }
 
-    def fingerprint(self, metric: str) -> str:
+    def fingerprint(self, metric: str, **more: Any) -> str:
         """Twelve digits that two numbers share if they may stand in one column."""
-        canonical = {k: v for k, v in self.row(metric).items() if k == "metric" or k not in OWN | MACHINE}
+        canonical = {k: v for k, v in self.row(metric, **more).items() if k == "metric" or k not in OWN | MACHINE}
         return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def id(self) -> str:
         """A name for the evaluation: the same protocol is the same evaluation."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def settings(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The numbers and words that a metric was made with, but for its own names."""
+    plain = {k: v for k, v in recipe.items() if isinstance(v, int | float | str) and not k.startswith("_")}
+    return {k: v for k, v in plain.items() if k not in ("key", "name")}
 
 
 class Evaluations:

@@ -155,8 +155,14 @@ def imported(path: Path, n: int | None) -> FeatureBank:
     """
     try:
         moments = _moments(path, n)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise GenlabError(f"cannot read the statistics {path}: {' '.join(str(error).split())}") from None
     if "moments" not in moments:
         raise GenlabError(f"{path} holds no statistics: the arrays mu and sigma are needed")
+    for gaussian in moments.values():
+        mean, covariance = tuple(gaussian.mean.shape), tuple(gaussian.covariance.shape)
+        if len(mean) != 1 or covariance != mean * 2:
+            raise GenlabError(
+                f"{path} holds no statistics: mu is of {mean} and sigma of {covariance}, not (D,) and (D, D)"
+            )
     return FeatureBank(n or 0, moments.get("moments"), moments.get("spatial"))

@@ -20,7 +20,8 @@ TITLES = {
 PARTS = ("spread", "seeds", "kind")  # what the CSV says of every number
 LEGEND = (
     "↓ lower is better, ↑ higher is better, → closer to the number is better; bold: the best of the finished models. "
-    "± is the sample standard deviation over seeds; with one seed, the standard error of its estimate."
+    "± is the sample standard deviation over seeds; with one seed, over its sets of "
+    "samples, or of one set the standard error of its estimate."
 )
 
 

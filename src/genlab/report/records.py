@@ -36,7 +36,12 @@ class Measurement:
     @property
     def best(self) -> bool:
         """Whether it is of the checkpoint that was kept for its score, and not of the last one."""
-        return _dict(self.protocol.get("checkpoint")).get("which") == "best"
+        return self.checkpoint.get("which") == "best"
+
+    @property
+    def checkpoint(self) -> dict[str, Any]:
+        """Which it is of."""
+        return _dict(self.protocol.get("checkpoint"))
 
 
 @dataclass(frozen=True)
@@ -54,18 +59,22 @@ class RunRecord:
 
     @property
     def metrics(self) -> dict[str, Measurement]:
-        """What the last evaluation measured of the run as it ended."""
+        """What was last measured of the run as it ended, metric by metric: by its own sampler and weights, those of its
+        first evaluation, and by others only what these have not measured."""
         return self._newest(best=False)
 
     @property
     def best(self) -> dict[str, Measurement]:
-        """What the last evaluation of its best checkpoint measured; nothing where only the last was scored."""
+        """The same of its best checkpoint; nothing where only the last was scored."""
         return self._newest(best=True)
 
     def _newest(self, best: bool) -> dict[str, Measurement]:
-        """The newest evaluation of one of the two checkpoints."""
-        of = [m for m in reversed(self.evaluations.values()) if any(v.best for v in m.values()) == best]
-        return next(iter(of), {})
+        of = [m for m in self.evaluations.values() if any(v.best for v in m.values()) == best]
+        lines = [measurement for evaluation in of for measurement in evaluation.values()]
+        lines = [m for m in lines if m.checkpoint == lines[-1].checkpoint]  # a run that went on is another
+        own = _settings(lines[0]) if lines else []
+        foreign = {m.metric: m for m in lines if _settings(m) != own}
+        return foreign | {m.metric: m for m in lines if _settings(m) == own}
 
     @property
     def group(self) -> Path:
@@ -119,6 +128,11 @@ class RunRecord:
         path = self.path / "samples" / name
         whole = path.is_file() and (path.suffix != ".png" or path.read_bytes().endswith(b"IEND\xaeB`\x82"))
         return path if whole else None
+
+
+def _settings(measurement: Measurement) -> list[Any]:
+    """By what a model was sampled."""
+    return [measurement.protocol.get(key) for key in ("sampler", "guidance", "weights")]
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:

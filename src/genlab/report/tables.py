@@ -4,7 +4,7 @@ import math
 import re
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,9 @@ class Cell:
     """One number of a table."""
 
     value: float
-    spread: float | None  # sample standard deviation over seeds; of a single seed, the standard error of its estimate
+    spread: (
+        float | None
+    )  # sample standard deviation over seeds; of a single seed that over its sets of samples, or a standard error
     seeds: tuple[int, ...] = ()
     kind: str = ""  # bits per dimension: "bound" | "exact" | "ode", or which bound it is, such as "IW-64"
     notes: tuple[str, ...] = ()  # what differs in its protocol from the rest of the column
@@ -65,6 +67,7 @@ class Row:
     runs: tuple[RunRecord, ...] = ()
     kind: str = ""  # of a reference: "train" | "train_full" | "noise"
     n: int | None = None  # of a reference: how many samples it compares
+    usual: dict[str, dict[str, Any]] = field(default_factory=dict)  # of a model: the protocol of each column
 
     @property
     def size(self) -> str:
@@ -87,15 +90,22 @@ class Row:
 
     @property
     def published(self) -> "Row | None":
-        """What the paper of its recipe says of the same metrics, on the same data and, where it has several, at the same NFE."""
+        """What the paper of its recipe says first of the same metrics, on the same data, at the same NFE and of a model of as
+        many classes, where it says of how many."""
         config, nfe = self.runs[0].config, self.cells.get("nfe")
+        own = {"nfe": nfe and nfe.value, "classes": config.get("model", {}).get("classes")}
         cells: dict[str, Cell] = {}
         for entry in published(config.get("published"), self.runs[0].data):
             metric = printable(entry.get("metric"))
-            if metric in self.cells and (metric not in cells or (nfe and entry.get("nfe") == nfe.value)):
-                source, protocol = (printable(entry.get(key, "unknown")) for key in ("source", "protocol"))
-                note = f"published: {source}; {protocol}"
-                cells[metric] = Cell(entry["value"], number(entry.get("spread")), notes=(note,))
+            if metric not in self.cells or metric in cells:
+                continue
+            if any(value is not None and entry.get(key, value) != value for key, value in own.items()):
+                continue
+            source, protocol = (printable(entry.get(key, "unknown")) for key in ("source", "protocol"))
+            at = f"{entry['nfe']} NFE; " if "nfe" in entry else ""
+            cells[metric] = Cell(
+                entry["value"], number(entry.get("spread")), notes=(f"published: {source}; {at}{protocol}",)
+            )
         return Row(f"{self.label}, as published", cells, kind="published") if cells else None
 
     @property
@@ -108,8 +118,21 @@ class Row:
         cells = {name: _mean([run.best[name] for run in runs if name in run.best]) for name in names}
         seen = sorted(flat(next(iter(run.best.values())).protocol).get("checkpoint.images_seen", 0) for run in runs)
         where = " to ".join(f"{n:,}" for n in sorted({seen[0], seen[-1]}))
-        note = "chosen for its score in training, which flatters it"
-        noted = {name: replace(cell, notes=(note,)) for name, cell in cells.items()}
+        by = {
+            printable(flat(m.protocol).get("checkpoint.by") or "its score") for run in runs for m in run.best.values()
+        }
+        note = f"chosen for {', '.join(sorted(by))} in training, which flatters it"
+        differ = {
+            name: [
+                difference(compared(run.best[name]), self.usual[name], "elsewhere") for run in runs if name in run.best
+            ]
+            for name in names
+            if name in self.usual
+        }
+        noted = {
+            name: replace(cell, notes=(note, *dict.fromkeys(filter(None, differ.get(name, [])))))
+            for name, cell in cells.items()
+        }
         return Row(f"{self.label}, best checkpoint ({where} images)", noted, kind="best")
 
     @property
@@ -194,7 +217,7 @@ def _row(label: str, group: list[RunRecord], usual: dict[str, dict[str, Any]]) -
     counted = [run for run in group if run.finished] or group
     measured = {name: [run for run in counted if name in run.metrics] for name in usual}
     cells = {name: _cell(runs, name, usual[name]) for name, runs in measured.items() if runs}
-    return Row(label, cells, tuple(group))
+    return Row(label, cells, tuple(group), usual=usual)
 
 
 def _cell(runs: list[RunRecord], name: str, usual: dict[str, Any]) -> Cell:

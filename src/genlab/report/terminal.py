@@ -63,7 +63,7 @@ def _text(row: Row, column: Column, table: Table, spread: bool) -> Text:
     if cell is None:
         return Text("–", style="dim")
     value = number(cell.value, cell.spread)
-    parts = [value if spread else value.split(" ")[0], cell.kind]
+    parts = [value if spread else value.partition(" ± ")[0], cell.kind]
     return Text(" ".join(filter(None, parts)) + marks(cell, table), style="bold" if cell.best else "")
 
 
