@@ -3,14 +3,17 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import Precision
 from torch.utils.data import DataLoader
 
 from genlab.averaging import Constant
+from genlab.callbacks.finite import Finite
 from genlab.codec import Vectors
 from genlab.config import preflight
 from genlab.data.source import Batch
@@ -18,6 +21,7 @@ from genlab.errors import GenlabError
 from genlab.instantiation import build
 from genlab.module import GenerativeModule
 from genlab.optimization import Optimization
+from genlab.run import Run
 from genlab.training import train
 
 FAMILIES = ["digits/vae", "digits/dcgan", "digits/ddpm"]
@@ -88,6 +92,28 @@ def test_that_every_step_is_left_out_is_said_once_and_recorded(
     assert capsys.readouterr().err.count("every step is left out: gradients are of norm") == 1
     rows = [json.loads(line) for line in (outputs / "run" / "history.jsonl").read_text().splitlines()]
     assert [row["train/alarm"] for row in rows] == [1.0] * 4
+
+
+def test_the_scale_of_a_precision_goes_on_where_it_was(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """16-mixed has one, on CUDA alone; its plugin's state is in the checkpoint."""
+    given: list[dict[str, Any]] = []
+    monkeypatch.setattr(Precision, "state_dict", lambda self: {"scale": 32.0})
+    monkeypatch.setattr(Precision, "load_state_dict", lambda self, state: given.append(state))
+    for budget in (32, 64):
+        train(preflight("train", ["experiment=digits/vae", *TINY, f"trainer.max_images={budget}"]), outputs / "run")
+    assert given == [{"scale": 32.0}]
+
+
+def test_batches_for_which_a_scale_is_halved_end_no_run() -> None:
+    """65,536 takes eleven of them until gradients of a thousand fit into float16."""
+    finite, scales = Finite(cast(Run, SimpleNamespace(last_good="")), limit=2), [2.0**k for k in range(16, -1, -1)]
+    plugin = SimpleNamespace(scaler=SimpleNamespace(get_scale=lambda: scales.pop(0) if scales else 1.0))
+    trainer, module = SimpleNamespace(precision_plugin=plugin), SimpleNamespace(nonfinite=["all"], images_seen=0)
+    for _ in range(18):
+        finite.on_train_batch_end(trainer, module)  # type: ignore[arg-type]
+    assert finite.total == 18
+    with pytest.raises(GenlabError, match="for 3 batches in a row"):
+        finite.on_train_batch_end(trainer, module)  # type: ignore[arg-type]
 
 
 class Line(GenerativeModule):

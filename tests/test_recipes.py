@@ -186,6 +186,25 @@ def test_every_sampler_may_replace_that_of_an_experiment(name: str) -> None:
     assert build(preflight("train", ["experiment=digits/ddpm", f"sampler={name}"]).sampler).steps > 0
 
 
+@pytest.mark.parametrize("recipe", [["experiment=cifar10/ddim"], ["experiment=digits/ddpm", "sampler=ddim_quad"]])
+def test_quadratic_steps_suit_the_models_that_the_paper_draws_from_by_them(recipe: list[str]) -> None:
+    assert build(preflight("train", [*recipe, "network=unet_small"]).model).sampler.steps in (50, 100)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (["experiment=digits/ddpm", "augment=edm"], r"network\.augmentations=9"),
+        (["experiment=planar/ddpm", "augment=edm"], "leave it out"),
+        (["experiment=digits/pixelcnnpp", "sampler=nucleus"], r"sampler\.temperature alone"),
+        (["experiment=digits/edm", "network.width=33"], "even number, not 33"),
+    ],
+)
+def test_what_a_model_cannot_use_is_refused_before_training(recipe: list[str], message: str) -> None:
+    with pytest.raises(GenlabError, match=message):
+        build(preflight("train", recipe).model)
+
+
 def test_a_model_beats_the_default_network_and_the_command_line_beats_the_model() -> None:
     assert "generator" in preflight("train", ["model=dcgan"]).network
     assert preflight("train", ["model=ddpm"]).sampler._target_.endswith("Ancestral")

@@ -18,6 +18,9 @@ class Codec(nn.Module, abc.ABC):
     unbounded: bool = False
     """Whether data are known to have no bounds in model space to which x̂ could be clipped."""
 
+    whole: bool = False
+    """Whether model space is of whole numbers."""
+
     def dequantize(self, x: Tensor) -> Tensor:
         """x in model space as a continuous density needs it: uniform in its cell where data is discrete."""
         return self.encode(x)
@@ -110,7 +113,7 @@ class Tokens(Codec):
     A bijection of the lattice, on which probabilities stay as they are.
     """
 
-    log_volume = 0.0
+    log_volume, whole = 0.0, True
 
     def __init__(self, levels: int = 256):
         super().__init__()

@@ -254,6 +254,10 @@ def _check(config: DictConfig) -> None:
     for key in ("max_images", "batch", "accumulate", "devices", "num_nodes", "keep", "log_every"):
         if trainer[key] < 1:
             raise GenlabError(f"trainer.{key}={trainer[key]}: at least 1 is needed")
+    if trainer.precision not in PRECISIONS:
+        raise GenlabError(
+            f"trainer.precision={trainer.precision}{near(trainer.precision, PRECISIONS)}; there is {', '.join(PRECISIONS)}"
+        )
     if trainer.strategy not in ("ddp", "fsdp"):
         raise GenlabError(f"trainer.strategy={trainer.strategy}: there is ddp and fsdp")
     if trainer.strategy == "fsdp" and trainer.precision == "16-mixed":
@@ -283,6 +287,7 @@ def _check(config: DictConfig) -> None:
     check_writable(Path(run_dir(config)))
 
 
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # others would round noise schedules and likelihoods too
 FLOORS = ("train", "train_full", "test", "test_full", "noise")
 
 

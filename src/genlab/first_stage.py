@@ -123,7 +123,7 @@ class Codes(Codec):
     van den Oord et al. 2017, arXiv:1711.00937, section 3.3. Raises GenlabError as Frozen does.
     """
 
-    log_volume, unbounded = None, True
+    log_volume, unbounded, whole = None, True, True
 
     def __init__(self, run: str | None, weights: str, shape: Sequence[int], size: int):
         super().__init__()

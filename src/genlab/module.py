@@ -270,7 +270,8 @@ class GenerativeModule(L.LightningModule, abc.ABC):
 
     def on_train_start(self) -> None:
         parameters = {id(p) for p in self.parameters()}
-        self._statistics = [t for t in self.state_dict(keep_vars=True).values() if id(t) not in parameters]
+        kept = [t for t in self.state_dict(keep_vars=True).values() if id(t) not in parameters]
+        self._statistics = [t for t in kept if t.dtype != torch.bool]  # that weights were begun by data stays true
         self._before = [t.clone() for t in self._statistics]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:

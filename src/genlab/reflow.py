@@ -55,6 +55,7 @@ class Reflow:
         config = here(run.config)
         made_of = [run.checkpoint_digest, config["model"].get("sampler"), self.weights, self.seed, self.n]
         made_of += ["train rows"] if config["model"].get("prior") else []
+        made_of += [guidance] if (guidance := config["model"].get("guidance")) else []
         name = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
         path = run.path / f"pairs-{name}.pt"
         if not path.is_file():

@@ -3,7 +3,18 @@
 import pytest
 import torch
 
+from genlab.flows.elementwise import RationalQuadratic
+
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
+
+
+def test_knots_of_a_spline_are_summed_in_float32_though_its_network_is_rough() -> None:
+    """What a network gives in bfloat16 is as good as it is; sums of it in bfloat16 would be other knots."""
+    spline = RationalQuadratic(8, 3.0)
+    x, theta = torch.randn(64, 2), torch.randn(64, 2, spline.outputs).bfloat16()
+    for found, exact in zip(spline.transform(x, theta), spline.transform(x, theta.float()), strict=True):
+        assert found.dtype == torch.float32
+        assert torch.equal(found, exact)
 
 
 @torch.no_grad()

@@ -36,6 +36,24 @@ def test_a_restored_actnorm_does_not_begin_again(x):
     torch.testing.assert_close(restored(5 * x)[0], first(5 * x)[0], rtol=0, atol=0)
 
 
+def test_a_batch_that_is_no_number_does_not_begin_an_actnorm(x):
+    layer = ActNorm(2).train()
+    layer(x * torch.nan)
+    assert not layer.norm.done
+    assert layer.norm.bias.isfinite().all()
+    z, _ = layer(x)
+    assert layer.norm.done
+    torch.testing.assert_close(z.mean((0, 2, 3)), torch.zeros(2), atol=1e-5, rtol=0)
+
+
+def test_mixing_keeps_the_precision_of_the_state_under_autocast(x):
+    layer = Mixing(2)
+    exact, _ = layer(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = layer(x)
+    assert torch.equal(found, exact)
+
+
 def test_a_channel_that_never_changes_stays_finite():
     layer = DataNorm(2).train()
     assert torch.isfinite(layer(torch.ones(8, 2))).all()

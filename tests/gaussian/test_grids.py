@@ -1,5 +1,6 @@
 """Times against the published timestep lists."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -33,6 +34,15 @@ def test_leading_10_and_25_of_1000():
 def test_quadratic_10_of_1000():
     times = Quadratic(0.8)(TABLE, 10).tolist()
     assert [t - 1 for t in times] == [800, 632, 483, 355, 246, 158, 88, 39, 9, 0, -1]
+
+
+def test_quadratic_times_that_are_there_twice_are_taken_once():
+    """Of the published code's 50 and 100: 0, 0, 1, 2, 5, ... and 0, 0, 0, 0, 1, 2, 2, ..., here from 1 on."""
+    for steps, distinct in ((50, 49), (100, 96)):
+        times = Quadratic(0.8)(TABLE, steps)
+        theirs = {1 + int(v) for v in np.linspace(0, (0.8 * 1000) ** 0.5, steps) ** 2}
+        assert set(times.tolist()) == {0, *theirs}
+        assert len(times) == distinct + 1
 
 
 def test_250_of_1000_of_improved_ddpm():
@@ -85,7 +95,6 @@ def test_shift_multiplies_the_noise_level_of_straight_lines():
 NONSENSE = [
     (Leading(), VP(), 10, "use the grid Trailing"),
     (Quadratic(0.8), VP(), 10, "use the grid Trailing"),
-    (Quadratic(0.8), TABLE, 900, "fewer steps"),
     (KarrasRho(0.002, 80.0, 7.0), VE(0.001, 50.0), 10, "sigma_max=80 is above"),
     (KarrasRho(0.002, 50.0, 7.0), VE(0.01, 50.0), 10, "leaves the VE path"),
     (KarrasRho(0.002, 80.0, 7.0), TABLE, 200, "fewer steps"),

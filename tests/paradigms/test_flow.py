@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from genlab.codec import Latents, Pixels, Vectors
+from genlab.codec import Latents, Pixels, Tokens, Vectors
 from genlab.errors import GenlabError
 from genlab.flows.autoregressive import Autoregressive, autoregressive
 from genlab.flows.bijection import Bijection, Chain, summed
@@ -250,6 +250,18 @@ def test_a_label_conditions_every_flow(build, common):
 def test_mistakes_have_one_line(build, message):
     with pytest.raises(GenlabError, match=message):
         build()
+
+
+def test_data_that_a_flow_cannot_have_a_density_of_are_refused(common):
+    """Bytes and codes have none that is bounded, and latents are no grey levels."""
+    with pytest.raises(GenlabError, match="model=transformer"):
+        Flow(bijection=Reverse(), **common(2, codec=Tokens(256)))
+    with pytest.raises(GenlabError, match=r"network\.before=null"):
+        Flow(bijection=Chain([Logit(0.05, 256), Reverse()]), **common(2, codec=Latents(1.0)))
+    with pytest.raises(GenlabError, match="leave dequantization out"):
+        Flow(bijection=Reverse(), dequantization=Variational((1, 8, 8), 256, 2, 8), **common(2, codec=Latents(1.0)))
+    with pytest.raises(GenlabError, match=r"weight_decay=-1"):
+        Flow(bijection=Reverse(), weight_decay=-1, **common(2))
 
 
 def test_another_familys_sampler_and_data_that_are_no_numbers_are_refused(common):

@@ -20,7 +20,8 @@ from genlab.sharding import divided, full, whole
 
 
 class Resume(L.Callback):
-    """Gives the optimizers their state back, on every rank. They exist only now; the weights were restored before the fit."""
+    """Gives the optimizers their state back, on every rank, and 16-mixed its scale. They exist only now; the weights were
+    restored before the fit."""
 
     def __init__(self, state: dict[str, Any] | None):
         self.state = state
@@ -29,6 +30,7 @@ class Resume(L.Callback):
         if self.state is not None:
             for optimizer, state in zip(trainer.optimizers, self.state["optimizers"], strict=True):
                 optimizer.load_state_dict(divided(state, optimizer))
+            trainer.precision_plugin.load_state_dict(self.state.get("precision", {}))
         self.state = None
 
 
@@ -96,6 +98,7 @@ class Checkpoint(L.Callback):
             callbacks = {c.state_key: state for c in trainer.callbacks if (state := c.state_dict())}  # pyright: ignore
             with self.ema.raw():
                 state = {**self._state(module), "optimizers": optimizers, "callbacks": callbacks}
+                state["precision"] = trainer.precision_plugin.state_dict()  # the scale of 16-mixed
                 state["owing"] = any(occasion.owed(module.images_seen) for occasion in self.occasions)
                 state = whole(state, self.guard.leads)
                 self._write(trainer, state, module.images_seen)

@@ -23,8 +23,11 @@ class Finite(L.Callback):
         if not module.nonfinite:
             self.in_a_row = 0
             return
-        self.in_a_row += 1
         self.total += 1
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        if scaler is not None and scaler.get_scale() > 1:  # 16-mixed halves it until gradients fit into float16
+            return
+        self.in_a_row += 1
         if self.in_a_row > self.limit:
             raise GenlabError(
                 f"the loss or its gradient is no number at {module.images_seen} images, for {self.in_a_row} batches in a "

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from zuko.transforms import MonotonicAffineTransform, MonotonicRQSTransform
 
 from genlab.errors import GenlabError
+from genlab.precision import wide
 
 OPEN = 2.0  # so that σ = S(2 + s) begins near 1
 
@@ -111,5 +112,5 @@ class RationalQuadratic(Elementwise):
         return self._spline(theta).inv(z)  # pyright: ignore
 
     def _spline(self, theta: Tensor) -> MonotonicRQSTransform:
-        parts = theta.split([self.bins, self.bins, self.bins - 1], dim=-1)
+        parts = wide(theta).split([self.bins, self.bins, self.bins - 1], dim=-1)
         return MonotonicRQSTransform(*parts, bound=self.bound, slope=self.slope)

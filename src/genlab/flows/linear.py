@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.flows.bijection import Bijection, sizes
+from genlab.networks.batch_norm import average
 from genlab.networks.coupling import DataNorm
 
 
@@ -29,7 +30,7 @@ class ActNorm(Bijection):
 
 
 class BatchNorm(Bijection):
-    """z = (x - m)/√(v + ε) for each channel: moments of the batch in training, their running averages otherwise.
+    """z = (x - m)/√(v + ε) for each channel: moments of the batch, of all ranks, in training, their running averages otherwise.
 
     Dinh et al. 2017, arXiv:1605.08803, section 3.7 and appendix E. In training the inverse is of running averages too.
     """
@@ -47,7 +48,8 @@ class BatchNorm(Bijection):
         mean, variance = self.mean, self.variance
         if self.training:
             flat = x.transpose(0, 1).flatten(1)  # (C, B H W)
-            mean, variance = flat.mean(1), flat.var(1, correction=0)
+            mean = average(flat.mean(1))
+            variance = average((flat - mean[:, None]).square().mean(1))
             with torch.no_grad():
                 self.mean.lerp_(mean, self.momentum)
                 self.variance.lerp_(variance, self.momentum)
@@ -132,6 +134,9 @@ def channelwise(values: Tensor, x: Tensor) -> Tensor:
 
 
 def mixed(weight: Tensor, x: Tensor) -> Tensor:
-    """W x over the channels of x (B, C, ...), in the precision of x."""
+    """W x over the channels of x (B, C, ...), in the precision of x, though autocast's be another."""
     weight = weight.to(x.dtype)
-    return F.linear(x, weight) if x.ndim == 2 else F.conv2d(x, weight[:, :, None, None])
+    with torch.autocast(
+        x.device.type, enabled=False
+    ):  # else the state itself would lose half a grey level at each step
+        return F.linear(x, weight) if x.ndim == 2 else F.conv2d(x, weight[:, :, None, None])

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genlab.errors import GenlabError
 from genlab.networks.layers import Cosinusoidal, Down, Fourier, Sinusoidal, Up, attend, check_size, norm, one_hot, zero
 
 EPS = 1e-5  # of GroupNorm; it is 1e-6 in DDPM and score-SDE
@@ -53,6 +54,8 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, heads: int):
         super().__init__()
+        if channels % heads:
+            raise GenlabError(f"{heads} heads do not divide {channels} channels: change network.heads or network.width")
         self.heads = heads
         self.norm, self.qkv = norm(channels, EPS), nn.Conv2d(channels, 3 * channels, 1)
         self.out = zero(nn.Conv2d(channels, channels, 1))

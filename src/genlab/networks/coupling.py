@@ -34,7 +34,7 @@ class DataNorm(nn.Module):
         if self.training and not self._known:
             if not self.done:
                 self._begin(x.detach())
-            self._known = True
+            self._known = bool(self.done)
         bias, log_scale = (v.reshape(-1, *[1] * (x.ndim - 2)) for v in (self.bias, self.log_scale))
         return (x + bias) * log_scale.exp()
 
@@ -52,9 +52,10 @@ class DataNorm(nn.Module):
         n, first, second = sums
         mean = first / n
         deviation = (second / n - mean.square()).clamp(min=0).sqrt() + 1e-6
-        self.bias.copy_(-mean)
-        self.s.copy_(-deviation.log() / SPEED)
-        self.done.fill_(True)
+        if torch.isfinite(mean + deviation).all():  # else the next batch begins it
+            self.bias.copy_(-mean)
+            self.s.copy_(-deviation.log() / SPEED)
+            self.done.fill_(True)
 
 
 class GlowNet(nn.Module):

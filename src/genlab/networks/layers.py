@@ -80,6 +80,12 @@ def one_hot(y: Tensor | None, classes: int, x: Tensor) -> Tensor:
     return F.one_hot(labels(y, classes, x), classes + 1)[:, :classes].to(x.dtype)
 
 
+def _half(dim: int) -> int:
+    if dim % 2:
+        raise GenlabError(f"sines and cosines of a time make an even number, not {dim}: change network.width")
+    return dim // 2
+
+
 class Sinusoidal(nn.Module):
     """(B,) -> (B, dim): sines, then cosines, at frequencies 10000^(-i/(dim/2 - 1)), as the code of Ho et al."""
 
@@ -87,7 +93,7 @@ class Sinusoidal(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
-        self.dim, half = dim, dim // 2
+        self.dim, half = dim, _half(dim)
         frequencies = torch.exp(-math.log(1e4) * torch.arange(half) / (half - 1))
         self.register_buffer("frequencies", frequencies, persistent=False)
 
@@ -103,7 +109,7 @@ class Cosinusoidal(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
-        self.dim, half = dim, dim // 2
+        self.dim, half = dim, _half(dim)
         self.register_buffer("frequencies", torch.exp(-math.log(1e4) * torch.arange(half) / half), persistent=False)
 
     def forward(self, c: Tensor) -> Tensor:

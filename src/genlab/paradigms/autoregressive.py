@@ -53,6 +53,7 @@ class Autoregressive(GenerativeModule):
                 f"the network has {network.outputs} outputs, and {name} on {channels} channels needs {needed}: set "
                 "network.outputs to it"
             )
+        self.sampler(head, torch.zeros(1, needed, 1))  # raises what it would after training
         self._unseen = True
 
     def loss(self, x: Tensor, y: Tensor | None) -> dict[str, Tensor]:

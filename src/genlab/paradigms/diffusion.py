@@ -59,6 +59,14 @@ class Diffusion(GenerativeModule):
             raise GenlabError(
                 "these data have no bounds to clip x̂ to: set sampler.threshold=null, or take another sampler"
             )
+        if augment is not None and (len(self.shape) != 3 or hasattr(coupling, "run")):
+            raise GenlabError(
+                "augment changes images of the data, which are not what is learned from here: leave it out"
+            )
+        if augment is not None and getattr(denoiser.network, "augmentation", None) is None:
+            raise GenlabError(
+                "augment changes what is learned unless the network is told of it: set network.augmentations=9"
+            )
         self.times, self.weight = times, weight
         self.reduction, self.variational, self.augment = reduction, variational, augment
         self.coupling, self.prior = coupling or Independent(), prior or Normal()

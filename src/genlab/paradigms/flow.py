@@ -10,6 +10,7 @@ from torch import Tensor
 from genlab.errors import GenlabError
 from genlab.flows.bijection import Bijection, summed
 from genlab.flows.dequantization import Variational
+from genlab.flows.logit import Logit
 from genlab.flows.temperature import Tempered
 from genlab.module import Frame, GenerativeModule
 from genlab.noise import NoiseStream
@@ -36,6 +37,16 @@ class Flow(GenerativeModule):
         **common: Any,
     ):
         super().__init__(**common)
+        if self.codec.whole:
+            raise GenlabError(
+                "a density of bytes or codes has no bound: use a model of tokens, such as model=transformer"
+            )
+        if self.codec.unbounded and any(isinstance(part, Logit) for part in bijection.modules()):
+            raise GenlabError("the logit is for grey levels, and latents have no bounds: set network.before=null")
+        if self.codec.unbounded and dequantization is not None:
+            raise GenlabError("latents are no grey levels that could be dequantized: leave dequantization out")
+        if not weight_decay >= 0:
+            raise GenlabError(f"model.weight_decay={weight_decay}: 0 or more is needed")
         self.bijection, self.dequantization = bijection, dequantization
         self.sampler = self.drawn_by(sampler or Tempered(1.0))
         self.averaged = (f"bijection.{bijection.evaluated}".rstrip("."),)
