@@ -42,6 +42,7 @@ from genlab.instantiation import build
         ("outputs=/dev/null/x", "cannot make the folder /dev/null/x"),
         ("outputs=/proc/x", "cannot make the folder /proc/x"),
         ("network=dcgan", "model"),
+        ("network.width=0", "network.width=0: at least 1"),
         ("trainer.precision=bf16-true", "did you mean bf16-mixed?"),
         ("model.classes=5", "model.classes=5: the labels of digits are of 10 classes, so it is 10 or 0"),
         ("likelihood=null", "none of a group is written ~likelihood"),

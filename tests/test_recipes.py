@@ -196,6 +196,7 @@ def test_quadratic_steps_suit_the_models_that_the_paper_draws_from_by_them(recip
     [
         (["experiment=digits/ddpm", "augment=edm"], r"network\.augmentations=9"),
         (["experiment=planar/ddpm", "augment=edm"], "leave it out"),
+        (["model=transformer", "data=planar/ring"], "of no levels"),
         (["experiment=digits/pixelcnnpp", "sampler=nucleus"], r"sampler\.temperature alone"),
         (["experiment=digits/edm", "network.width=33"], "even number, not 33"),
     ],

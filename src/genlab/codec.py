@@ -115,8 +115,10 @@ class Tokens(Codec):
 
     log_volume, whole = 0.0, True
 
-    def __init__(self, levels: int = 256):
+    def __init__(self, levels: int | None = 256):
         super().__init__()
+        if levels is None:
+            raise GenlabError("these data are of no levels: tokens are of grey images and of text")
         self.steps = levels - 1
 
     def of_data(self, shape: Sequence[int]) -> tuple[Codec, Sequence[int]]:

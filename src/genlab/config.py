@@ -268,6 +268,9 @@ def _check(config: DictConfig) -> None:
                 f"trainer.requeue_signals: {name} is no signal that a job can be queued again by (SIGUSR1)"
             )
     check_evaluation(config.evaluation)
+    for key in _flatten(config.network, "network.") if config.network else ():
+        if key.endswith("width") and isinstance(width := OmegaConf.select(config, key), int) and width < 1:
+            raise GenlabError(f"{key}={width}: at least 1 is needed")
     if config.guidance is not None and "guidance" not in config.model:
         raise GenlabError(f"model={config.model_name} takes no guidance: only diffusion models are guided")
     for group in ("objective", "penalty", "critic_augment"):
