@@ -122,7 +122,7 @@ def test_secrets_stay_out_of_the_record(outputs: Path) -> None:
     assert run.config == {"logger": {"api_key": "(redacted)", "mode": "offline"}}
 
 
-@pytest.mark.parametrize("choice", ["precision=half", "accelerator=abacus", "accelerator=tpu"])
+@pytest.mark.parametrize("choice", ["accelerator=abacus", "accelerator=tpu"])
 def test_what_lightning_has_not_is_one_line(choice: str, outputs: Path) -> None:
     with pytest.raises(GenlabError, match="trainer: ") as error:
         train(

@@ -150,8 +150,6 @@ def interpolation(path: Path, options: Options, overrides: list[str]) -> tuple[P
         raise GenlabError(f"interpolate={steps}: at least 2 steps are needed, the reconstructions of both ends")
     folder, module, data = _with_images(path, options, overrides)
     file = folder / "interpolation.png"
-    if options.y is not None and not _of_samples(options):
-        raise GenlabError(f"y={options.y}: images have their own labels; of=samples takes one")
     if _of_samples(options):
         rows = between_samples(module, steps, options.seed, options.y, options.along)
         picture(rows.flatten(0, 1), columns=steps).save(file)
