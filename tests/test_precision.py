@@ -11,18 +11,7 @@ from genlab.data.digits import Digits
 from genlab.instantiation import build
 from genlab.precision import wide
 
-RECIPES = [
-    "vae",
-    "hvae",
-    "vqvae",
-    "kl_small",
-    "transformer",
-    "pixelcnnpp",
-    "glow",
-    "realnvp",
-    "ddpm",
-    "flow_matching",
-]
+RECIPES = ["vae", "hvae", "vqvae", "kl_small", "transformer", "pixelcnnpp", "glow", "realnvp", "ddpm", "flow_matching"]
 
 
 def test_wide_is_float32_at_least() -> None:

@@ -14,4 +14,5 @@ OWN = {
     "bound",
     "likelihood_nfe",
 }
+PER_MODEL = {"sampler", "guidance", "weights"}  # what the seeds of one model must share besides
 MACHINE = {"device", "threads", "batch"}  # the conditions of a timing, which change no other number

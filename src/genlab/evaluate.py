@@ -59,13 +59,14 @@ def rescore(
     choose(config["evaluation"], metrics)
     if options.checkpoint not in ("last", "best"):
         raise GenlabError(f"checkpoint={options.checkpoint}: there is last and best")
-    module, seconds = load(run, config, options.weights, options.trust, options.checkpoint)
+    module, state = load(run, config, options.weights, options.trust, options.checkpoint)
     known = {} if known is None else known
     protocol = json.dumps([config["evaluation"], config["data"]], sort_keys=True)
     if protocol not in known:
         source = build(config["data"]["source"], options.trust)
         known[protocol] = Scoring(config, source, module.device, options.trust)
-    rows = known[protocol].module(module, config["model"], options.weights, seconds, options.checkpoint)
+    by = state["best"]["metric"] if options.checkpoint == "best" else None
+    rows = known[protocol].module(module, config["model"], options.weights, state["seconds"], by)
     if not ranks()[0]:
         for row in rows:
             run.append("metrics.jsonl", row)

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 import sys
@@ -15,6 +16,18 @@ from typing import Any, BinaryIO
 from genlab.errors import GenlabError
 
 SPACE = "free some space, or set GENLAB_CACHE=FOLDER"
+
+
+def finite(value: Any) -> Any:
+    """What strict JSON can hold of a value: nan and the infinities, which it does not know, as null."""
+    match value:
+        case dict():
+            return {key: finite(item) for key, item in value.items()}
+        case list() | tuple():
+            return [finite(item) for item in value]
+        case float() if not math.isfinite(value):
+            return None
+    return value
 
 
 def sha256(path: Path) -> str:

@@ -20,7 +20,7 @@ import yaml
 
 from genlab import __version__
 from genlab.errors import GenlabError
-from genlab.files import json_object, place, sha256, synchronize, unfinished, write_atomically, writing
+from genlab.files import finite, json_object, place, sha256, synchronize, unfinished, write_atomically, writing
 from genlab.provenance import code, environment
 from genlab.recorded import configuration, enclosed
 from genlab.redaction import redact
@@ -31,18 +31,7 @@ SPACE = "free some space, and the same command goes on from the last checkpoint"
 
 def jsonable(row: dict[str, Any]) -> str:
     """One line of strict JSON: numbers that are not finite become null."""
-    return json.dumps(_finite(row), allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    match value:
-        case dict():
-            return {key: _finite(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_finite(item) for item in value]
-        case float() if not math.isfinite(value):
-            return None
-    return value
+    return json.dumps(finite(row), allow_nan=False)
 
 
 class Run:

@@ -184,10 +184,10 @@ def traversal(path: Path, options: Options, overrides: list[str]) -> tuple[Path,
 
     folder, module, data = _with_images(path, options, overrides)
     count, seed = options.traverse or 0, options.seed
-    if options.y is not None and not _of_samples(options):
-        raise GenlabError(f"y={options.y}: images have their own labels; of=samples takes one")
     if _of_samples(options):
         rows = traverse_sample(module, count, COLUMNS, seed, options.y)
+    elif options.y is not None:
+        raise GenlabError(f"y={options.y}: images have their own labels; of=samples takes one")
     else:
         rows = traverse(module, data, count, COLUMNS, seed)
     picture(rows.x.flatten(0, 1), columns=COLUMNS).save(folder / "traversal.png")

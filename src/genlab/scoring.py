@@ -10,7 +10,6 @@ from genlab.config import near
 from genlab.data.source import Source
 from genlab.errors import GenlabError
 from genlab.evaluation.evaluator import Evaluator
-from genlab.evaluation.features import Metric
 from genlab.evaluation.model import score_model
 from genlab.evaluation.protocol import Protocol
 from genlab.evaluation.reference import References, imported
@@ -49,22 +48,17 @@ class Scoring:
         metrics = build(options["metrics"], self.trust)
         return Evaluator(self.references, self.split, metrics, self.recipe, *sets, self.brought)
 
-    @property
-    def _first(self) -> Metric:
-        return next(iter(self.evaluator.metrics.values()))
-
     def module(
         self,
         module: GenerativeModule,
         recipe: dict[str, Any],
         weights: str,
         seconds: float,
-        checkpoint: str = "last",
+        chosen_by: str | None = None,
     ) -> list[dict[str, Any]]:
         """The rows for a module that was built from `recipe`, carries `weights` (the name of an average, or "raw") and took
-        `seconds` to train."""
-
-        by = {"by": self.options["monitor"] or next(iter(self._first.better))} if checkpoint == "best" else {}
+        `seconds` to train; `chosen_by` is the metric for which its checkpoint was kept, None of the last one."""
+        which = {"which": "last"} if chosen_by is None else {"which": "best", "by": chosen_by}
 
         def protocol(nfe: float) -> Protocol:
             return self.protocol(
@@ -74,7 +68,7 @@ class Scoring:
                 guidance=recipe.get("guidance") or {},
                 nfe=nfe,
                 weights=weights,
-                checkpoint={"images_seen": module.images_seen, "which": checkpoint} | by,
+                checkpoint={"images_seen": module.images_seen, **which},
                 device=str(module.device),
             )
 
@@ -115,8 +109,8 @@ NO_BEST = "train with trainer.evaluate_every=IMAGES"
 
 def load(
     run: Run, config: dict[str, Any], weights: str, trust: bool, checkpoint: str = "last"
-) -> tuple[GenerativeModule, float]:
-    """The module of a run with `weights` (the name of an average, or "raw") on the best device, and its training seconds.
+) -> tuple[GenerativeModule, dict[str, Any]]:
+    """The module of a run with `weights` (the name of an average, or "raw") on the best device, and its whole checkpoint.
 
     `checkpoint` is "last" or "best". Raises GenlabError if the run has no such checkpoint, one of another model, or no
     such weights.
@@ -134,7 +128,7 @@ def load(
     tensors = dict(state["state_dict"]) | {name.replace("/", "."): value for name, value in kept[weights].items()}
     adopt(module, tensors, str(run.path))
     module.images_seen = state["images_seen"]
-    return module.eval().to("cuda" if torch.cuda.is_available() else "cpu"), state["seconds"]
+    return module.eval().to("cuda" if torch.cuda.is_available() else "cpu"), state
 
 
 def trained(run: str | None) -> GenerativeModule:

@@ -246,7 +246,7 @@ class Session:
         average = {name.replace("/", "."): value for name, value in state["averages"]["ema"].items()}
         adopt(module, state["state_dict"] | average, str(self.run.path))
         module.to(self.device).images_seen = state["images_seen"]
-        return self.scoring.module(module, self.plain["model"], "ema", state["seconds"], "best")
+        return self.scoring.module(module, self.plain["model"], "ema", state["seconds"], state["best"]["metric"])
 
     @property
     def others(self) -> list[Popen]:

@@ -10,6 +10,8 @@ from genlab.callbacks.evaluations import Evaluations
 from genlab.callbacks.guard import Preempted
 from genlab.config import preflight
 from genlab.errors import GenlabError
+from genlab.evaluate import Options, rescore
+from genlab.options import parse
 from genlab.run import Run
 from genlab.training import train
 
@@ -60,6 +62,10 @@ def test_the_best_checkpoint_is_kept_and_scored_beside_the_last(tmp_path: Path) 
     rows = [json.loads(line) for line in (done.path / "metrics.jsonl").read_text().splitlines()]
     which = [row["protocol"]["checkpoint"]["which"] for row in rows if row["metric"] == "fd_digits"]
     assert which == (["last"] if best == 96 else ["best", "last"])
+    words = ["checkpoint=best", "evaluation.n=8", "evaluation.monitor=null"]  # another protocol watches another metric
+    _, options, overrides = parse(words, Options)
+    for row in rescore(done.path, ["frechet"], options, overrides):
+        assert row["protocol"]["checkpoint"] == {"images_seen": best, "which": "best", "by": "is_digits"}
 
 
 def test_a_better_one_replaces_it_and_a_resumed_run_remembers(tmp_path: Path) -> None:

@@ -439,6 +439,24 @@ def test_diversity_is_relative_to_the_data(build, fit, scale):
     assert (module.warning({"diversity": terms.diversity[0]}) is not None) == (scale < 0.1)
 
 
+@pytest.mark.parametrize(("classes", "expected"), [(0, 1.0), (3, 0.01)])
+def test_one_image_for_each_label_is_no_diversity(build, fit, classes, expected):
+    """Points on three places far apart, samples a hundredth as far from these as data: seen among those of a label alone."""
+    module, terms = build(classes=classes), Terms()
+    y = torch.arange(400) % 3
+    places = 50 * torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])[y]
+    module.generator = nn.Linear(3, 2, bias=False)
+    module.generator.forward = lambda z, y=None: places + 0.01 * z[:, :2] + 0 * module.generator.weight.sum()
+    fit(module, [Batch(places + torch.randn(400, 2), y) for _ in range(5)], terms)
+    assert sum(terms.diversity) / 5 == pytest.approx(expected, rel=0.1)
+
+
+def test_labels_of_which_none_is_there_twice_are_no_labels_to_diversity(build):
+    x = torch.randn(5, 2)
+    distances = [build()._distance(x, y) for y in (None, torch.arange(5))]
+    torch.testing.assert_close(*distances)
+
+
 def test_a_collapse_is_said_once_and_recorded_every_time(outputs, capsys):
     small = ["trainer.batch=16", "trainer.log_every=32", "evaluation.n=0", "logger=none", "trainer.max_images=96"]
     experiment = ["experiment=digits/dcgan", *small]

@@ -92,9 +92,7 @@ class Adaptive(Augmentation):
             raise GenlabError(f"ADA every={every}, images={images}, p={p}: both counts are 1 or more, and p is 0 to 1")
         self.pipe, self.target, self.every, self.images = pipe, target, every, images
         self.register_buffer("p", torch.tensor(float(p)))
-        self.register_buffer(
-            "signs", torch.zeros(2)
-        )  # the sum of signs over images since p moved last, and of how many
+        self.register_buffer("signs", torch.zeros(2))  # their sum over images since p moved last, and of how many
 
     def check(self, objective: Objective) -> None:
         if objective.undecided is None:

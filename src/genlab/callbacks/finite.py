@@ -12,7 +12,8 @@ from genlab.run import Run
 class Finite(L.Callback):
     """Ends a run after more than `limit` batches in a row whose loss or gradient is no number.
 
-    The module itself has moved nothing for them: neither weights nor optimizers nor running statistics.
+    The module itself has moved nothing for them: neither weights nor optimizers nor running statistics. Those for which
+    16-mixed still halves the scale of its losses are not among them.
     """
 
     def __init__(self, run: Run, limit: int):

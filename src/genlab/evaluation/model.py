@@ -17,13 +17,8 @@ from genlab.evaluation.protocol import Protocol, Row, counted
 from genlab.module import GenerativeModule
 from genlab.noise import NoiseStream, key
 
-UNSEEN = {
-    "reference": "data",
-    "extractor": "none",
-    "extractor_sha256": "",
-    "layer": "",
-    "resize": "",
-}  # by a likelihood
+# What a likelihood does not look at.
+UNSEEN = {"reference": "data", "extractor": "none", "extractor_sha256": "", "layer": "", "resize": ""}
 
 
 def score_model(

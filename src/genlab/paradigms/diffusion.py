@@ -59,7 +59,7 @@ class Diffusion(GenerativeModule):
             raise GenlabError(
                 "these data have no bounds to clip x̂ to: set sampler.threshold=null, or take another sampler"
             )
-        if augment is not None and (len(self.shape) != 3 or hasattr(coupling, "run")):
+        if augment is not None and (len(self.shape) != 3 or hasattr(coupling, "run")):  # a teacher's pairs
             raise GenlabError(
                 "augment changes images of the data, which are not what is learned from here: leave it out"
             )

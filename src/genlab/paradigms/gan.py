@@ -109,7 +109,7 @@ class GAN(GenerativeModule):
         z = self._latents(x)
         with torch.no_grad():
             fake = self._drawn(z, y)
-        apart = {"diversity": self._distance(fake) / self._distance(x)} if len(x) > 1 else {}
+        apart = {"diversity": self._distance(fake, y) / self._distance(x, y)} if len(x) > 1 else {}
         return {**self._critic_terms(x, fake, z, y, turn), **apart}
 
     def _generator_turn(self, x: Tensor, y: Tensor | None, turn: int) -> dict[str, Tensor]:
@@ -164,9 +164,15 @@ class GAN(GenerativeModule):
 
     @staticmethod
     @torch.no_grad()
-    def _distance(x: Tensor) -> Tensor:
-        """The mean distance between two of a few of x."""
-        return torch.pdist(x[:FEW].flatten(1).float()).mean()
+    def _distance(x: Tensor, y: Tensor | None) -> Tensor:
+        """The mean distance between two of a few of x, of one label where two have one: labels alone are no diversity."""
+        apart = torch.pdist(x[:FEW].flatten(1).float())
+        if y is None:
+            return apart.mean()
+        i, j = torch.triu_indices(len(x[:FEW]), len(x[:FEW]), 1, device=x.device)
+        alike = y[i] == y[j]
+        weight = torch.where(alike.any(), alike, True).float()
+        return (weight * apart).sum() / weight.sum()
 
     def _latents(self, x: Tensor) -> Tensor:
         return torch.randn(len(x), self.latent, device=x.device)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from genlab.files import finite
 from genlab.report.tables import Cell, Column, Row, Table
 
 TITLES = {
@@ -150,7 +151,7 @@ def _csv_line(row: Row, table: Table) -> dict[str, Any]:
 
 def to_json(tables: Sequence[Table]) -> str:
     """Everything the tables hold, with the measurements of every seed and their protocols."""
-    return json.dumps(_finite([_plain(table) for table in tables]), indent=1, allow_nan=False)
+    return json.dumps(finite([_plain(table) for table in tables]), indent=1, allow_nan=False)
 
 
 def _plain(table: Table) -> dict[str, Any]:
@@ -176,15 +177,3 @@ def _plain(table: Table) -> dict[str, Any]:
             for row in table.rows
         ],
     }
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows no nan and no infinity: null stands for them."""
-    match value:
-        case dict():
-            return {key: _finite(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_finite(item) for item in value]
-        case float() if not math.isfinite(value):
-            return None
-    return value

@@ -8,7 +8,6 @@ from genlab.comparable import MACHINE, OWN
 from genlab.errors import printable
 from genlab.report.records import Measurement, flat
 
-PER_MODEL = {"sampler", "guidance", "weights"}  # what the seeds of one model must share besides
 TIMINGS = {"ms_per_sample", "train_images_per_second"}
 
 

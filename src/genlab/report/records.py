@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from genlab.comparable import PER_MODEL
 from genlab.errors import GenlabError, printable
 from genlab.recorded import configuration
 
@@ -36,12 +37,17 @@ class Measurement:
     @property
     def best(self) -> bool:
         """Whether it is of the checkpoint that was kept for its score, and not of the last one."""
-        return self.checkpoint.get("which") == "best"
+        return _dict(self.protocol.get("checkpoint")).get("which") == "best"
 
     @property
-    def checkpoint(self) -> dict[str, Any]:
-        """Which it is of."""
-        return _dict(self.protocol.get("checkpoint"))
+    def images_seen(self) -> object:
+        """By the checkpoint that it is of."""
+        return _dict(self.protocol.get("checkpoint")).get("images_seen")
+
+    @property
+    def sampled_by(self) -> dict[str, Any]:
+        """The sampler, the guidance and the weights."""
+        return {key: self.protocol.get(key) for key in PER_MODEL}
 
 
 @dataclass(frozen=True)
@@ -71,10 +77,9 @@ class RunRecord:
     def _newest(self, best: bool) -> dict[str, Measurement]:
         of = [m for m in self.evaluations.values() if any(v.best for v in m.values()) == best]
         lines = [measurement for evaluation in of for measurement in evaluation.values()]
-        lines = [m for m in lines if m.checkpoint == lines[-1].checkpoint]  # a run that went on is another
-        own = _settings(lines[0]) if lines else []
-        foreign = {m.metric: m for m in lines if _settings(m) != own}
-        return foreign | {m.metric: m for m in lines if _settings(m) == own}
+        lines = [m for m in lines if m.images_seen == lines[-1].images_seen]  # a run that went on is another
+        own = {m.metric: m for m in lines if m.sampled_by == lines[0].sampled_by}
+        return {m.metric: m for m in lines} | own
 
     @property
     def group(self) -> Path:
@@ -128,11 +133,6 @@ class RunRecord:
         path = self.path / "samples" / name
         whole = path.is_file() and (path.suffix != ".png" or path.read_bytes().endswith(b"IEND\xaeB`\x82"))
         return path if whole else None
-
-
-def _settings(measurement: Measurement) -> list[Any]:
-    """By what a model was sampled."""
-    return [measurement.protocol.get(key) for key in ("sampler", "guidance", "weights")]
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:

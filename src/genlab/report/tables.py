@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from genlab.better import badness, target
+from genlab.comparable import PER_MODEL
 from genlab.errors import printable
-from genlab.report.protocols import PER_MODEL, compared, difference, usual_protocol
+from genlab.report.protocols import compared, difference, usual_protocol
 from genlab.report.records import Measurement, RunRecord, flat, number
 
 COSTS = ("nfe", "ms_per_sample", "train_images_per_second", "parameters")
@@ -49,9 +50,7 @@ class Cell:
     """One number of a table."""
 
     value: float
-    spread: (
-        float | None
-    )  # sample standard deviation over seeds; of a single seed that over its sets of samples, or a standard error
+    spread: float | None  # standard deviation over seeds; of one seed over its sets of samples, or a standard error
     seeds: tuple[int, ...] = ()
     kind: str = ""  # bits per dimension: "bound" | "exact" | "ode", or which bound it is, such as "IW-64"
     notes: tuple[str, ...] = ()  # what differs in its protocol from the rest of the column
@@ -122,17 +121,11 @@ class Row:
             printable(flat(m.protocol).get("checkpoint.by") or "its score") for run in runs for m in run.best.values()
         }
         note = f"chosen for {', '.join(sorted(by))} in training, which flatters it"
-        differ = {
-            name: [
-                difference(compared(run.best[name]), self.usual[name], "elsewhere") for run in runs if name in run.best
-            ]
-            for name in names
-            if name in self.usual
-        }
-        noted = {
-            name: replace(cell, notes=(note, *dict.fromkeys(filter(None, differ.get(name, [])))))
-            for name, cell in cells.items()
-        }
+        noted = {}
+        for name, cell in cells.items():
+            measured = [run.best[name] for run in runs if name in run.best and name in self.usual]
+            differ = [difference(compared(m), self.usual[name], "elsewhere") for m in measured]
+            noted[name] = replace(cell, notes=(note, *dict.fromkeys(filter(None, differ))))
         return Row(f"{self.label}, best checkpoint ({where} images)", noted, kind="best")
 
     @property
