@@ -1,5 +1,7 @@
 """The group of a run's ranks, which are one where nothing is distributed."""
 
+from collections.abc import Iterable
+
 import torch.distributed as dist
 from torch import Tensor
 
@@ -16,6 +18,13 @@ def total(x: Tensor) -> Tensor:
     x = x.detach().clone()
     dist.all_reduce(x)
     return x
+
+
+def share(tensors: Iterable[Tensor]) -> None:
+    """Give every rank the first one's, which every one of them has to ask for."""
+    if world() > 1:
+        for x in tensors:
+            dist.broadcast(x, src=0)
 
 
 def leave(all_do: bool) -> None:

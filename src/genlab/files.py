@@ -36,12 +36,16 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file as a whole, so that a reader or a crash never sees half of it."""
+def write_atomically(path: Path, text: str, remedy: str = SPACE) -> None:
+    """Replace a file as a whole, so that a reader or a crash never sees half of it.
+
+    Raises GenlabError with the remedy for what the disk refuses.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(text)
-        os.replace(temporary, path)
+        with writing(path.parent, remedy):
+            temporary.write_text(text)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -33,5 +33,6 @@ def finished(config: DictConfig, folder: Path) -> dict[str, Any] | None:
     if any(recorded.get(key) != asked.get(key) for key in SCORED):
         return None
     tell(folder, "finished", status["images_seen"], budget, status["objective"], None)
-    print(f"genlab: already finished: {folder} (force=true trains again)")
+    more = f", and trained to {seen} images" if (seen := status["images_seen"]) >= budget + config.trainer.batch else ""
+    print(f"genlab: already finished{more}: {folder} (force=true trains again)")
     return status

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import yaml
+from PIL.Image import Image
 
 from genlab import __version__
 from genlab.errors import GenlabError
@@ -62,9 +63,10 @@ class Run:
             self._lock.seek(0)
             owner = self._lock.read().strip()
             raise GenlabError(f"{self.path} is in use by process {owner}: wait for it, or change the seed") from None
-        self._lock.truncate(0)
-        self._lock.write(str(os.getpid()))
-        self._lock.flush()
+        with writing(self.path, SPACE):
+            self._lock.truncate(0)
+            self._lock.write(str(os.getpid()))
+            self._lock.flush()
         for left in (*unfinished(self.path), *unfinished(self.checkpoints)):
             left.unlink(missing_ok=True)
 
@@ -101,7 +103,7 @@ class Run:
         return configuration(self.path)
 
     def write_config(self, config: dict[str, Any]) -> None:
-        write_atomically(self.path / "config.yaml", yaml.safe_dump(redact(config), sort_keys=False))
+        write_atomically(self.path / "config.yaml", yaml.safe_dump(redact(config), sort_keys=False), SPACE)
 
     @property
     def status(self) -> dict[str, Any]:
@@ -122,11 +124,10 @@ class Run:
             "threads": torch.get_num_threads(),
             **more,
         }
-        with writing(self.path, SPACE):
-            write_atomically(self.path / "status.json", json.dumps(status, indent=1))
+        write_atomically(self.path / "status.json", json.dumps(finite(status), indent=1), SPACE)
 
     def append(self, name: str, *rows: dict[str, Any]) -> None:
-        """More lines of history.jsonl or metrics.jsonl, written in one piece."""
+        """More lines of a JSON-lines file, written in one piece."""
         with writing(self.path, SPACE), open(self.path / name, "a") as file:
             file.write("".join(jsonable(row) + "\n" for row in rows))
 
@@ -134,9 +135,15 @@ class Run:
         """One more line of environment.jsonl, of this process, and the diff of its code in a file of that name."""
         state, diff = code()
         if state is not None and diff:
-            write_atomically(self.path / state["diff"], diff)
-        with open(self.path / "environment.jsonl", "a") as file:
-            file.write(json.dumps({"seed": seed, **environment(), "code": state}) + "\n")
+            write_atomically(self.path / state["diff"], diff, SPACE)
+        self.append("environment.jsonl", {"seed": seed, **environment(), "code": state})
+
+    def picture(self, name: str, image: Image) -> Path:
+        """Save one in samples/; where it lies."""
+        with writing(self.path, SPACE):
+            self.samples.mkdir(exist_ok=True)
+            image.save(self.samples / name)
+        return self.samples / name
 
     def rewind(self, images_seen: int, undone: Sequence[str] = (), extended: bool = False) -> None:
         """Drop the history after a checkpoint, which is about to be written again, and lines that a crash cut off.
@@ -166,9 +173,10 @@ class Run:
 
     def _named(self, best: bool) -> dict[str, str]:
         """The manifest's checkpoints of one kind, the oldest first."""
-        return {n: digest for n, digest in sorted(self._manifest().items()) if n.startswith(BEST) == best}
+        return _of_kind(self._manifest(), best)
 
     def _save(self, name: str, state: dict[str, Any], keep: int) -> Path:
+        """Write one and its line in the manifest. What is newer than it comes from a training that is not gone on with."""
         path, best = self.checkpoints / name, name.startswith(BEST)
         with writing(self.path, SPACE):
             self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -178,8 +186,11 @@ class Run:
         remedy = (
             f"{name} takes {needed:.1f} MB, {shutil.disk_usage(self.checkpoints).free / 1e6:.1f} MB are free; {SPACE}"
         )
-        own = {**self._named(best), name: place(path, lambda file: torch.save(state, file), remedy)}
-        manifest = self._named(not best) | {n: own[n] for n in sorted(own)[-keep:]}
+        # where the manifest is lost, what is whole without it is listed again
+        listed = self._manifest() or {p.name: sha256(p) for p in self.checkpoints.glob("*.pt") if _whole(p)}
+        own = {n: digest for n, digest in _of_kind(listed, best).items() if n < name}
+        own[name] = place(path, lambda file: torch.save(state, file), remedy)
+        manifest = _of_kind(listed, not best) | dict(list(own.items())[-keep:])
         place(
             self.checkpoints / "manifest.json", lambda file: file.write(json.dumps(manifest, indent=1).encode()), SPACE
         )
@@ -256,6 +267,10 @@ def _loaded(path: Path) -> dict[str, Any]:
     return state
 
 
+def _of_kind(listed: dict[str, str], best: bool) -> dict[str, str]:
+    return {name: digest for name, digest in sorted(listed.items()) if name.startswith(BEST) == best}
+
+
 def _keep(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
     """Leave in a JSON-lines file the objects that are wanted, and no line that a crash cut off."""
     if path.is_file():
@@ -264,8 +279,7 @@ def _keep(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
             with suppress(ValueError):
                 row = json.loads(line)
                 kept += [line] if isinstance(row, dict) and wanted(row) else []
-        with writing(path.parent, SPACE):
-            write_atomically(path, "".join(f"{line}\n" for line in kept))
+        write_atomically(path, "".join(f"{line}\n" for line in kept), SPACE)
 
 
 def _whole(path: Path) -> bool:

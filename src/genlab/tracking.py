@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from genlab.errors import printable
+from genlab.files import json_object, write_atomically
 
 FINISH = 600.0  # seconds that W&B has for its last uploads; what is not sent then is on the disk, for `wandb sync`
 
@@ -66,7 +67,7 @@ class Wandb(Tracker):
         if not os.access(place, os.W_OK | os.X_OK):
             raise PermissionError(f"cannot write in {place}")  # W&B would go to a temporary folder without a word
         sidecar = folder / "wandb.json"
-        earlier: dict[str, Any] = json.loads(sidecar.read_text()) if sidecar.is_file() else {}
+        earlier = json_object(sidecar)
         group = self.group or os.environ.get("WANDB_RUN_GROUP") or re.sub(r"-s\d+$", "", folder.name)
         options: dict[str, Any] = {
             "project": self.project,
@@ -84,7 +85,7 @@ class Wandb(Tracker):
         if earlier and earlier["id"] != self.run.id:
             self.run.config.update({"resumed_from": earlier["id"]})
             print(f"genlab: W&B run {earlier['id']} goes on as {self.run.id}, of the group {group}", file=sys.stderr)
-        sidecar.write_text(json.dumps({"id": self.run.id, "mode": mode}))
+        write_atomically(sidecar, json.dumps({"id": self.run.id, "mode": mode}))
         self.run.define_metric("images_seen")
         self.run.define_metric("*", step_metric="images_seen")
 

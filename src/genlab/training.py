@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from subprocess import Popen
@@ -28,6 +29,7 @@ from genlab.data.datamodule import DataModule
 from genlab.errors import GenlabError
 from genlab.evaluation.banks import gathered, ranks
 from genlab.failures import explained
+from genlab.files import writing
 from genlab.finished import finished
 from genlab.fitting import lightning, sharded
 from genlab.instantiation import build
@@ -37,7 +39,7 @@ from genlab.networks.batch_norm import synchronize
 from genlab.noise import key
 from genlab.pictures import film, picture
 from genlab.redaction import redact
-from genlab.run import Run
+from genlab.run import SPACE, Run
 from genlab.scoring import Scoring, adopt
 from genlab.tracking import Nothing, Tracker
 
@@ -48,6 +50,8 @@ def train(config: DictConfig, folder: Path) -> float | None:
     Raises GenlabError in one line for what the user can mend; exits with 143, or 130 after SIGINT, where a signal stopped it.
     """
     run, first = Run(folder), leader()
+    if int(os.environ.get("SLURM_RESTART_COUNT", "0")):
+        config.force = False  # a job that comes back goes on with what it has begun anew
     report = Report(folder, f"{config.data.name}/{config.model_name} s{config.seed}", config.trainer.max_images)
     if first:
         run.lock()
@@ -62,7 +66,8 @@ def train(config: DictConfig, folder: Path) -> float | None:
         session.build()
         return session.train()
     except Preempted as stop:
-        session.preempted(stop)
+        with suppress(Preempted):  # by a second signal, which leaves nothing to be done
+            session.preempted(stop)
         sys.exit(stop.exit_code if first else 0)  # of the first rank's alone: Lightning kills all for another's
     except BaseException as error:
         told = session.failed(error)
@@ -77,7 +82,7 @@ class Session:
     """The objects of one training process."""
 
     module: GenerativeModule
-    built = owing = False
+    built = owing = complete = False
     meets = False  # whether all ranks end here
 
     def __init__(self, config: DictConfig, run: Run, report: Report, leader: bool):
@@ -133,7 +138,7 @@ class Session:
         self.callbacks = self._callbacks(state, here)
         self.built = True
         if self.leader:
-            undone = [occasion.prefix for occasion in self.occasions if occasion.owed(self.images_seen)]
+            undone = [occasion.prefix for occasion in self.occasions if occasion.owed(self.module)]
             self.run.rewind(self.images_seen, undone, self.images_seen < options.max_images)
             self.run.write_config(self.plain)
             self.run.write_provenance(self.config.seed)
@@ -143,7 +148,7 @@ class Session:
     def _callbacks(self, state: dict[str, Any] | None, here: dict[str, Any]) -> list[L.Callback]:
         options, run = self.config.trainer, self.run
         own = [Resume(state), self.ema, Budget(self.config.seed, options.batch), self.clock, self.finite]
-        kept = (self.guard, self.ema, self.clock, options.batch)
+        kept = (self.guard, self.ema, self.clock, options.batch, options.max_images)
         checkpoint = Checkpoint(run, self.ema, self.clock, self.guard, options, here, state)
         history = None
         if self.leader:
@@ -169,7 +174,7 @@ class Session:
         if not options.evaluate_every or not evaluation.n or self.module.judged_by is not None:
             return []
         n = evaluation.during or evaluation.n
-        kept = (self.guard, self.ema, self.clock, options.batch, options.evaluate_every)
+        kept = (self.guard, self.ema, self.clock, options.batch, options.max_images, options.evaluate_every)
         return [Evaluations(self.scoring, n, evaluation.monitor, checkpoint, history, *kept)]
 
     @cached_property
@@ -187,6 +192,8 @@ class Session:
         if self.images_seen < self.config.trainer.max_images or self.owing:
             self.fit()
         self.module.to(self.device)  # Lightning may leave it on the CPU
+        self.ema.place(self.device)
+        self.ema.agree(self.module)
         objective, judge = None, self.module.judged_by
         with self.ema.applied(self.module) as module:
             if self.leader and (judge is None or self.module.reconstructs):
@@ -213,17 +220,17 @@ class Session:
         What has no samples is shown by its reconstructions.
         """
         self.report.phase("sampling", self.images_seen)
-        self.run.samples.mkdir(exist_ok=True)
         n, held_out = count(module), self.source.split("test").x
         if module.reconstructs:
             shown = reconstructions(module, held_out[: n // 2])
         else:
             steps = list(frames(module, self.config.seed, n))
             shown = steps[-1].x_t
-            film(steps, self.run.samples, 40)
-        picture(shown).save(self.run.samples / "final.png")
-        picture(held_out[:n]).save(self.run.samples / "data.png")
-        self.tracker.picture("samples", self.run.samples / "final.png", module.images_seen)
+            with writing(self.run.path, SPACE):
+                self.run.samples.mkdir(exist_ok=True)
+                film(steps, self.run.samples, 40)
+        self.run.picture("data.png", picture(held_out[:n]))
+        self.tracker.picture("samples", self.run.picture("final.png", picture(shown)), module.images_seen)
 
     def _evaluate(self, module: GenerativeModule) -> float | None:
         """Score the module as it stands, and before it the best checkpoint that training kept, if that is another one."""
@@ -234,7 +241,8 @@ class Session:
         rows = self.scoring.module(module, self.plain["model"], "ema", self.clock.seconds)
         if not self.leader:
             return None
-        self.run.append("metrics.jsonl", *earlier, *rows)  # together, so that a run that is stopped repeats none
+        self.guard.patient = True  # a signal that comes between here and `end` repeats no rows
+        self.run.append("metrics.jsonl", *earlier, *rows)
         self.tracker.summarize({f"best/{row['metric']}": row["value"] for row in earlier})
         self.tracker.summarize({row["metric"]: row["value"] for row in rows})
         self.tracker.summarize({"protocol": rows[0]["protocol"]})
@@ -258,26 +266,37 @@ class Session:
         more |= {"seconds": self.clock.seconds, "served": served, "nonfinite": self.finite.total}
         self.run.write_status(state, images, self.config.trainer.max_images, **more)
 
-    def end(
-        self, state: str, why: str | None, objective: float | None = None, images: int | None = None, exit_code: int = 1
-    ) -> None:
-        """Write how the run ended, wherever anybody looks for it."""
+    def end(self, state: str, why: str | None, objective: float | None = None) -> None:
+        """Record how the run ended, and close the tracker."""
         if self.leader:
-            images = self.images_seen if images is None else images
-            self.status(state, images, why=why, objective=objective)
-            self.report.phase(state, images, objective=objective, why=why)
-            self.tracker.finish(0 if state == "finished" else exit_code)
+            self.record(state, self.images_seen, why, objective)
+            self.guard.patient = False
+            self.tracker.finish(0 if self.complete else 1)
+
+    def record(self, state: str, images: int, why: str | None, objective: float | None = None) -> None:
+        """Write how the run ended, for all who ask its directory or launched it."""
+        self.status(state, images, why=why, objective=objective)
+        self.complete = state == "finished"
+        self.report.phase(state, images, objective=objective, why=why)
 
     def preempted(self, stop: Preempted) -> None:
         """Go, with the other ranks and a word of where from the same command goes on; back into the queue if there is one."""
         self.meets = self.guard.agreed
-        if self.leader:
-            if not self.meets:
-                processes.end(self.others, 0)
-            images = self.run.saved_images if stop.at_once else self.images_seen
-            self.end("preempted", str(stop), images=images, exit_code=stop.exit_code)
-            print(f"genlab: {stop} at {images} images; the same command continues", file=sys.stderr)
-            self.guard.requeue(stop.signum)
+        if not self.leader:
+            return
+        if not self.meets:
+            processes.end(self.others, 0)
+        if self.complete:
+            print(f"genlab: {stop} before all was sent to W&B; the run is finished", file=sys.stderr)
+            return
+        images = self.run.saved_images if stop.at_once else self.images_seen
+        self.record("preempted", images, str(stop))
+        same = "the same command without force=true" if self.config.force else "the same command"
+        print(f"genlab: {stop} at {images} images; {same} continues", file=sys.stderr)
+        try:
+            self.guard.requeue(stop.signum)  # at once: W&B may take longer than the queue waits
+        finally:
+            self.tracker.finish(stop.exit_code)
 
     def failed(self, error: BaseException) -> BaseException:
         """Record it, and return what the user is to be told."""

@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -69,15 +71,7 @@ class Checkpoint(L.Callback):
             return
         self._check(module)
         self.since = time.monotonic()
-        try:
-            self.save(trainer, module)
-            self.failures = 0
-        except GenlabError as error:
-            self.failures += 1
-            if trainer.is_last_batch or self.failures > self.tolerated:
-                raise
-            if self.guard.leads:
-                print(f"genlab: warning at {module.images_seen} images: {error}", file=sys.stderr)
+        self._tolerant(trainer, module, lambda: self.save(trainer, module))
         self.clock.mark()
 
     def on_exception(self, trainer: L.Trainer, module: GenerativeModule, exception: BaseException) -> None:  # pyright: ignore
@@ -96,20 +90,33 @@ class Checkpoint(L.Callback):
         if self.saved != module.images_seen:
             optimizers = [optimizer.state_dict() for optimizer in trainer.optimizers]  # pyright: ignore
             callbacks = {c.state_key: state for c in trainer.callbacks if (state := c.state_dict())}  # pyright: ignore
-            with self.ema.raw():
-                state = {**self._state(module), "optimizers": optimizers, "callbacks": callbacks}
-                state["precision"] = trainer.precision_plugin.state_dict()  # the scale of 16-mixed
-                state["owing"] = any(occasion.owed(module.images_seen) for occasion in self.occasions)
-                state = whole(state, self.guard.leads)
-                self._write(trainer, state, module.images_seen)
+            state = {**self._state(module), "optimizers": optimizers, "callbacks": callbacks}
+            state["precision"] = trainer.precision_plugin.state_dict()  # the scale of 16-mixed
+            state["owing"] = any(occasion.owed(module) for occasion in self.occasions)
+            state = whole(state, self.guard.leads)
+            self._write(trainer, lambda: self.run.save_checkpoint(state, module.images_seen, self.keep))
             self.saved = module.images_seen
 
-    def _write(self, trainer: L.Trainer, state: dict[str, Any], images_seen: int) -> None:
+    def _tolerant(self, trainer: L.Trainer, module: GenerativeModule, save: Callable[[], object]) -> bool:
+        """Whether it could be saved; raises GenlabError for one failure too many, and for any at the end."""
+        try:
+            save()
+        except GenlabError as error:
+            self.failures += 1
+            if trainer.is_last_batch or self.failures > self.tolerated:
+                raise
+            if self.guard.leads:
+                print(f"genlab: warning at {module.images_seen} images: {error}", file=sys.stderr)
+            return False
+        self.failures = 0
+        return True
+
+    def _write(self, trainer: L.Trainer, write: Callable[[], object]) -> None:
         """By the first rank; where others have come here with it, they hear how it went."""
         failed = None
         if self.guard.leads:
             try:
-                self.run.save_checkpoint(state, images_seen, self.keep)
+                write()
             except GenlabError as error:
                 failed = error
         if self.guard.together and trainer.strategy.reduce_boolean_decision(failed is not None, all=False):
@@ -117,13 +124,14 @@ class Checkpoint(L.Callback):
         if failed is not None:
             raise failed
 
-    def save_best(self, module: GenerativeModule, metric: str, value: float) -> None:
+    def save_best(self, trainer: L.Trainer, module: GenerativeModule, metric: str, value: float) -> None:
         """Write one that is the best so far by a metric; it is for scoring, and nothing goes on from it."""
         self._check(module)
-        self.best = {"metric": metric, "value": value, "images_seen": module.images_seen}
-        state = whole(self._state(module), self.guard.leads)
-        if self.guard.leads:
-            self.run.save_best(state, module.images_seen)
+        best = {"metric": metric, "value": value, "images_seen": module.images_seen}
+        state = whole({**self._state(module), "best": best}, self.guard.leads)
+        write = partial(self._write, trainer, lambda: self.run.save_best(state, module.images_seen))
+        if self._tolerant(trainer, module, write):  # what is nowhere is not the best that there is
+            self.best = best
 
     def _check(self, module: GenerativeModule) -> None:
         if not torch.isfinite(full(torch.nn.utils.get_total_norm(list(module.parameters())))):

@@ -9,6 +9,7 @@ import lightning as L
 import torch
 from torch import nn
 
+from genlab import distributed
 from genlab.averaging import named
 from genlab.module import GenerativeModule
 from genlab.sharding import FullySharded, local, whole
@@ -32,7 +33,7 @@ class EMA(L.Callback):
         }
         for shadow in self.shadows.values():
             shadow.requires_grad_(False)
-        self.swapped = self.sharded = False
+        self.sharded = False
         # what a sharded module is copied to, on the CPU while it is not used
         self.spare: GenerativeModule | None = None
 
@@ -75,6 +76,15 @@ class EMA(L.Callback):
         finally:
             self._swap()
 
+    def place(self, device: torch.device) -> None:
+        """Move the averages there, beside a module that is not fitted any more."""
+        for shadow in self.shadows.values():
+            shadow.to(device)
+
+    def agree(self, module: GenerativeModule) -> None:
+        """Give every rank the running statistics of the first, which are those of its checkpoints; all ranks come here."""
+        distributed.share([*module.buffers(), *(b for shadow in self.shadows.values() for b in shadow.buffers())])
+
     def _copy(self, module: GenerativeModule, wanted: bool) -> GenerativeModule | None:
         average = {name.replace("/", "."): value for name, value in self.shadows["ema"].state_dict().items()}
         state = whole(module.state_dict() | average, keep=wanted)
@@ -85,20 +95,7 @@ class EMA(L.Callback):
         self.spare.images_seen = module.images_seen
         return self.spare.to(module.device)
 
-    @contextmanager
-    def raw(self) -> Iterator[None]:
-        """Within, the module carries the raw weights, and the shadows the averaged ones, wherever this is called."""
-        if not self.swapped:
-            yield
-            return
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
-
     def _swap(self) -> None:
-        self.swapped = not self.swapped
         for shadow, live in zip(self.shadows["ema"].values(), self.live, strict=True):
             for s, p in zip(shadow.parameters(), live.parameters(), strict=True):
                 s.data, p.data = p.data, s.data

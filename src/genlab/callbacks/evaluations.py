@@ -41,6 +41,7 @@ class Evaluations(Occasion):
 
     def act(self, trainer: L.Trainer, module: GenerativeModule) -> None:
         started = time.perf_counter()
+        self.ema.agree(module)
         with self.averaged(module) as averaged:
             scores = self.scoring.evaluator.quick(averaged, self.n)
         record = None
@@ -50,7 +51,7 @@ class Evaluations(Occasion):
             record = self._record(scores)
         record = gathered({ranks()[0]: record})[0]  # of which the first rank alone knows
         if record is not None:
-            self.checkpoint.save_best(module, *record)
+            self.checkpoint.save_best(trainer, module, *record)
 
     def _record(self, scores: dict[str, Score]) -> tuple[str, float] | None:
         """The watched metric and its value, if this is the best by now."""

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 import lightning as L
+import torch
 
 from genlab.module import GenerativeModule
 
@@ -58,13 +59,16 @@ class Guard(L.Callback):
         self.whole = False  # some of the model, its averages and its optimizers may have moved already
 
     def on_train_batch_end(self, trainer: L.Trainer, module: GenerativeModule, *_: Any) -> None:  # pyright: ignore
-        stop = bool(self.signum)
-        if trainer.world_size > 1:  # every rank leaves at the same batch
-            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        signum = self.signum
+        if (
+            trainer.world_size > 1
+        ):  # every rank leaves at the same batch, even if the signal is still on its way to this one
+            heard = trainer.strategy.reduce(torch.tensor(signum, device=module.device), reduce_op="max")
+            signum = signum or int(heard)
         self.whole = True
-        if stop:
+        if signum:
             self.agreed = True
-            raise Preempted(self.signum or signal.SIGTERM)
+            raise Preempted(signum)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.patient = not self.leads

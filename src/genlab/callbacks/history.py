@@ -20,10 +20,12 @@ class Means:
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
 
-    def add(self, terms: dict[str, Tensor]) -> None:
+    def add(self, terms: dict[str, Tensor], count: int = 1) -> None:
+        """One value of each term, the mean of `count`."""
         for name, term in terms.items():
-            self.sums[name] = self.sums[name] + term.detach() if name in self.sums else term.detach()
-            self.counts[name] = self.counts.get(name, 0) + 1
+            summand = term.detach() if count == 1 else term.detach() * count
+            self.sums[name] = self.sums[name] + summand if name in self.sums else summand
+            self.counts[name] = self.counts.get(name, 0) + count
 
     def now(self, prefix: str) -> dict[str, float]:
         """The means by now, in one transfer."""
@@ -49,6 +51,11 @@ class History(L.Callback):
         self.since = (start, clock.seconds)
         self.warned = False
         self.nonfinite = 0  # batches since the last line
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.means.sums = {
+            name: value.to(pl_module.device) for name, value in self.means.sums.items()
+        }  # a checkpoint's
 
     def on_train_batch_end(
         self,

@@ -23,8 +23,9 @@ class Occasion(L.Callback, abc.ABC):
     prefix: ClassVar[str]
     """How the keys begin that it writes into the history."""
 
-    def __init__(self, guard: Guard, ema: EMA, clock: Clock, batch: int, every: int):
-        self.guard, self.ema, self.clock, self.batch, self.every = guard, ema, clock, batch, every
+    def __init__(self, guard: Guard, ema: EMA, clock: Clock, batch: int, budget: int, every: int):
+        self.guard, self.ema, self.clock = guard, ema, clock
+        self.batch, self.budget, self.every = batch, budget, every
         self.done = 0  # after how many images, the last time
 
     @abc.abstractmethod
@@ -38,20 +39,24 @@ class Occasion(L.Callback, abc.ABC):
         with self.ema.applied(module, wanted) as averaged, self.guard.between_batches(), torch.no_grad():
             yield averaged
 
-    def wanted(self, trainer: L.Trainer, module: GenerativeModule) -> bool:
+    def wanted(self, module: GenerativeModule) -> bool:
         """Whether the batch that has ended is followed by it."""
         return due(module.images_seen, self.batch, self.every)
 
-    def owed(self, images_seen: int) -> bool:
+    def owed(self, module: GenerativeModule) -> bool:
         """Whether it should have been done at this point, and was not."""
-        return due(images_seen, self.batch, self.every) and self.done < images_seen
+        return self.wanted(module) and self.done < module.images_seen
+
+    def ends(self, module: GenerativeModule) -> bool:
+        """Whether the batch that has ended was the last."""
+        return module.images_seen >= self.budget
 
     def on_fit_start(self, trainer: L.Trainer, module: GenerativeModule) -> None:  # pyright: ignore
-        if self.owed(module.images_seen):
+        if self.owed(module):
             self._do(trainer, module)
 
     def on_train_batch_end(self, trainer: L.Trainer, module: GenerativeModule, *_: Any) -> None:  # pyright: ignore
-        if self.wanted(trainer, module):
+        if self.wanted(module):
             self._do(trainer, module)
 
     def _do(self, trainer: L.Trainer, module: GenerativeModule) -> None:

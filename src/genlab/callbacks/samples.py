@@ -54,8 +54,8 @@ class Samples(Occasion):
         super().__init__(*kept)
         self.run, self.tracker, self.seed, self.held_out = run, tracker, seed, held_out
 
-    def wanted(self, trainer: L.Trainer, module: GenerativeModule) -> bool:
-        return super().wanted(trainer, module) and not trainer.is_last_batch  # that is final.png
+    def wanted(self, module: GenerativeModule) -> bool:
+        return super().wanted(module) and not self.ends(module)  # that is final.png
 
     def act(self, trainer: L.Trainer, module: GenerativeModule) -> None:
         try:
@@ -63,12 +63,10 @@ class Samples(Occasion):
                 if not self.guard.leads:
                     return
                 shown = self._shown(averaged)
+            path = self.run.picture(f"{module.images_seen:09d}.png", picture(shown))
         except GenlabError as error:  # a picture is not worth a run
             print(f"genlab: no picture at {module.images_seen} images: {error}", file=sys.stderr)
             return
-        self.run.samples.mkdir(exist_ok=True)
-        path = self.run.samples / f"{module.images_seen:09d}.png"
-        picture(shown).save(path)
         self.tracker.picture("samples", path, module.images_seen)
 
     def _shown(self, module: GenerativeModule) -> Tensor:

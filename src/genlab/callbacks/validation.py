@@ -23,8 +23,8 @@ class Validation(Occasion):
         self.data, self.history, self.seed = data, history, seed
         self.last: dict[str, float] = {}
 
-    def wanted(self, trainer: L.Trainer, module: GenerativeModule) -> bool:
-        return super().wanted(trainer, module) or (trainer.is_last_batch and module.judged_by is not None)
+    def wanted(self, module: GenerativeModule) -> bool:
+        return super().wanted(module) or (self.ends(module) and module.judged_by is not None)
 
     def act(self, trainer: L.Trainer, module: GenerativeModule) -> None:
         means = Means()
@@ -36,10 +36,10 @@ class Validation(Occasion):
                 torch.manual_seed(key(self.seed, "validation", k))
                 moved = averaged.transfer_batch_to_device(batch, averaged.device, 0)
                 with trainer.precision_plugin.forward_context():
-                    means.add(averaged.validation_step(moved, k))
+                    means.add(averaged.validation_step(moved, k), len(moved.x))
         means.add(averaged.validated())
         self.last = means.take("val")
-        self.history.write(module, self.last, final=not super().wanted(trainer, module))
+        self.history.write(module, self.last, final=not super().wanted(module))
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "last": self.last}
