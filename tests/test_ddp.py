@@ -160,6 +160,22 @@ def test_two_ranks_train_gans_as_one_process_does(outputs: Path) -> None:
 
 
 @pytest.mark.slow
+def test_ranks_score_the_running_statistics_of_the_checkpoint(outputs: Path) -> None:
+    """Batch norm of each rank's own has other statistics on each."""
+    overrides = ["experiment=digits/dcgan", "trainer=ddp", "trainer.accelerator=cpu", "trainer.batch=32", "logger=none"]
+    overrides += ["trainer.max_images=96", "trainer.evaluate_every=0", "evaluation.n=8", "evaluation.batch=3"]
+    environment = {**os.environ, "GENLAB_OUTPUTS": str(outputs), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "genlab.train", *overrides, f"outputs={outputs}"]
+    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    (status,) = outputs.glob("digits/dcgan/*/status.json")
+    rows = map(json.loads, (status.parent / "metrics.jsonl").read_text().splitlines())
+    (together,) = [row for row in rows if row["metric"] == "fd_digits"]
+    (alone,) = [row for row in rescore(status.parent, ["frechet"], Options(), []) if row["metric"] == "fd_digits"]
+    assert together["value"] == pytest.approx(alone["value"], rel=1e-5)
+
+
+@pytest.mark.slow
 def test_two_ranks_train_the_other_families_as_one_process_does(outputs: Path) -> None:
     """Given the same noise of posteriors and of dequantization."""
     alone_and_together(outputs, "others")

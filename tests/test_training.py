@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from genlab.callbacks.guard import Preempted
 from genlab.config import preflight
 from genlab.errors import GenlabError
 from genlab.run import Run
+from genlab.tracking import Nothing
 from genlab.training import train
 
 TINY = ["trainer.batch=16", "trainer.log_every=32", "trainer.validate_every=48", "evaluation.n=0", "logger=none"]
@@ -69,6 +71,40 @@ def test_finished_is_not_repeated_unless_forced(outputs: Path, capsys: pytest.Ca
     train(preflight("train", [*overrides, "force=true"]), outputs / "run")
     after = [json.loads(line) for line in (outputs / "run" / "metrics.jsonl").read_text().splitlines()]
     assert len(after) == len(before.splitlines())
+
+
+def test_a_signal_after_the_end_does_not_unfinish_a_run(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """W&B may take minutes for its last uploads."""
+    overrides = [*FAMILIES["vae"], *TINY, "trainer.max_images=32", "evaluation.n=8"]
+
+    def stopped(self: Nothing, exit_code: int) -> None:
+        raise Preempted(signal.SIGINT)
+
+    monkeypatch.setattr(Nothing, "finish", stopped)
+    with pytest.raises(SystemExit) as stop:
+        train(preflight("train", overrides), outputs / "run")
+    assert stop.value.code == 130
+    assert "the run is finished" in capsys.readouterr().err
+    before = (outputs / "run" / "metrics.jsonl").read_text()
+    assert Run(outputs / "run").status["state"] == "finished"
+    assert train(preflight("train", overrides), outputs / "run") is not None
+    assert (outputs / "run" / "metrics.jsonl").read_text() == before
+
+
+def test_a_job_that_comes_back_does_not_begin_anew_again(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    overrides = [*FAMILIES["vae"], *TINY, "trainer.max_images=32"]
+    train(preflight("train", overrides), outputs / "run")
+    before = Run(outputs / "run").load_checkpoint()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    train(preflight("train", [*overrides[:-1], "trainer.max_images=48", "force=true"]), outputs / "run")
+    after = Run(outputs / "run").load_checkpoint()
+    assert before is not None
+    assert after is not None
+    assert after["seconds"] > before["seconds"]
+    kept = sorted(path.stem for path in Run(outputs / "run").checkpoints.glob("*.pt"))
+    assert kept == ["000000032", "000000048"], "it went on from the first"
 
 
 def test_another_sampler_scores_a_finished_run_again_without_training(outputs: Path) -> None:

@@ -120,3 +120,25 @@ def test_samples_that_are_no_numbers_have_no_score(tmp_path: Path, monkeypatch: 
         run(tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
     assert Run(tmp_path / "run").status["state"] == "failed"
+
+
+def test_a_best_checkpoint_that_cannot_be_written_is_not_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original, refused = Run.save_best, []
+
+    def full(self: Run, state: dict, images_seen: int) -> Path:
+        if not refused:
+            refused.append(images_seen)
+            raise GenlabError("cannot write: no space")
+        return original(self, state, images_seen)
+
+    monkeypatch.setattr(Run, "save_best", full)
+    monitored = ["trainer.evaluate_every=32", "evaluation.monitor=is_digits", "trainer.save_failures=1"]
+    done = run(tmp_path / "run", *monitored)
+    assert "warning at 32 images: cannot write: no space" in capsys.readouterr().err
+    points = {row["images_seen"]: row["eval/is_digits"] for row in history(done) if "eval/is_digits" in row}
+    left = {seen: value for seen, value in points.items() if seen not in refused}
+    state = done.load_checkpoint("best")
+    assert state is not None
+    assert state["best"]["value"] == max(left.values())

@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from genlab.averaging import Constant
+from genlab.callbacks.guard import Preempted
+from genlab.callbacks.validation import Validation
 from genlab.codec import Vectors
 from genlab.config import preflight
 from genlab.data.source import Batch
@@ -17,8 +20,11 @@ from genlab.gaussian.parametrization import X
 from genlab.gaussian.path import GaussianPath, Karras, Linear
 from genlab.gaussian.times import LogNormal, Times, Uniform
 from genlab.gaussian.weights import Unit
+from genlab.instantiation import build as instantiated
 from genlab.optimization import Optimization
 from genlab.paradigms.diffusion import Diffusion
+from genlab.run import Run
+from genlab.scoring import load
 from genlab.training import train
 
 STD = torch.tensor([0.3, 2.0])
@@ -96,3 +102,40 @@ def test_history_has_the_errors(tmp_path: Path) -> None:
     row = next(row for row in rows if "val/loss" in row)
     assert [key for key in row if key.startswith("val/x_error")] == [f"val/x_error/{k}" for k in range(10)]
     assert row["val/x_error/9"] > row["val/x_error/0"]
+
+
+FIRST_STAGE = ["experiment=digits/vqvae", "trainer.batch=100", "trainer.max_images=200", "logger=none"]
+
+
+def test_the_mean_over_held_out_data_is_that_of_its_images(tmp_path: Path) -> None:
+    """360 images in batches of 100: the last one's 60 weigh as 60."""
+    found = train(preflight("train", FIRST_STAGE), tmp_path / "run")
+    run = Run(tmp_path / "run")
+    module, _ = load(run, run.config, "ema", trust=False)
+    held_out = instantiated(preflight("train", FIRST_STAGE).data.source).split("test")
+    with torch.no_grad():
+        whole = module.eval().validation_step(held_out, 0)
+    assert len(held_out.x) == 360
+    assert found == pytest.approx(whole["reconstruction"].item(), rel=1e-5)
+
+
+def test_a_run_that_is_stopped_in_its_last_validation_is_not_finished_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = preflight("train", FIRST_STAGE)
+    undisturbed = train(config, tmp_path / "whole")
+    original = Validation.act
+
+    def stopped(self: Validation, trainer: Any, module: Any) -> None:
+        if module.images_seen == 200:
+            monkeypatch.setattr(Validation, "act", original)
+            raise Preempted(15)
+        original(self, trainer, module)
+
+    monkeypatch.setattr(Validation, "act", stopped)
+    with pytest.raises(SystemExit):
+        train(config, tmp_path / "run")
+    assert Run(tmp_path / "run").status["state"] == "preempted"
+    assert train(config, tmp_path / "run") == undisturbed
+    rows = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    assert sum("val/reconstruction" in row for row in rows) == 1
