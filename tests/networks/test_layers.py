@@ -9,9 +9,12 @@ import torch.nn.functional as F
 from scipy.signal import convolve2d
 from torch import Tensor, nn
 
+from genlab.config import preflight
 from genlab.errors import GenlabError
+from genlab.instantiation import build
 from genlab.networks.layers import (
     ZERO,
+    Conditioning,
     Cosinusoidal,
     Down,
     Fourier,
@@ -159,3 +162,28 @@ def test_odd_filters_and_sizes_are_refused() -> None:
     check_size(24, 4)
     with pytest.raises(GenlabError, match="size divisible by 8, and 28 is not"):
         check_size(28, 4)
+
+
+def test_autocast_leaves_what_conditions_in_float32() -> None:
+    layer, c = Conditioning(8, 4), torch.randn(5, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, narrow = layer(c), layer(c.bfloat16())
+    assert torch.equal(found, layer(c))
+    assert torch.equal(narrow, layer(c.bfloat16().float()))
+
+
+@pytest.mark.parametrize("recipe", ["digits/ddpm", "digits/score_sde_vp", "digits/edm", "digits/dit"])
+def test_a_noise_number_reaches_the_blocks_of_a_network_unrounded(recipe: str) -> None:
+    """All layers that see it, from its embedding to each block."""
+    network = build(preflight("train", [f"experiment={recipe}"]).network)
+    seen = []
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.Linear) and name.split(".")[0] != "last":
+            layer.register_forward_hook(lambda layer, inputs, output: seen.append((type(layer), output.dtype)))
+    with torch.autocast("cpu", torch.bfloat16):
+        network(torch.randn(2, 1, 8, 8), torch.rand(2))
+    told = [dtype for kind, dtype in seen if kind is Conditioning]
+    assert len(told) > 3
+    assert set(told) == {torch.float32}
+    plain = [kind for kind, _ in seen if kind is not Conditioning]
+    assert not plain or recipe == "digits/dit", "of tokens"

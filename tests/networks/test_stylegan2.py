@@ -111,6 +111,17 @@ def test_demodulation_makes_variance_one_whatever_the_style() -> None:
     torch.testing.assert_close(out[:, :, 1:-1, 1:-1].var((1, 2, 3)), torch.ones(2).double(), rtol=0.1, atol=0)
 
 
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
+def test_demodulation_in_float16_is_that_in_float32(scale: float) -> None:
+    """Σ (s w)² of 512 inputs and 3×3 kernels is beyond float16 for styles of 4: the layer would draw zeros."""
+    x, weight, style = torch.randn(2, 512, 4, 4), torch.randn(16, 512, 3, 3), scale * (1 + 0.5 * torch.randn(2, 512))
+    exact = modulated(x, weight, style)
+    with torch.autocast("cpu", torch.float16):
+        found = modulated(x.half(), weight, style)
+    assert found.dtype == torch.float16
+    torch.testing.assert_close(found.float(), exact, rtol=0.01, atol=0.01)
+
+
 def test_colours_are_modulated_and_not_demodulated() -> None:
     torch.manual_seed(0)
     layer, x, w = ToImage(4, 3, 5).double(), normal(2, 4, 3, 3), normal(2, 5)

@@ -12,6 +12,7 @@ from genlab.errors import GenlabError
 from genlab.flows.bijection import Bijection, Chain, Flattened
 from genlab.flows.elementwise import Elementwise
 from genlab.flows.linear import ActNorm, Gaussian, Reverse
+from genlab.precision import wide
 
 
 class Autoregressive(Bijection):
@@ -45,7 +46,7 @@ class Autoregressive(Bijection):
 
     def _theta(self, x: Tensor, y: Tensor | None) -> Tensor:
         context = [] if y is None else [F.one_hot(y, self.classes).to(x.dtype)]
-        return self.network(torch.cat([x, *context], dim=1)).unflatten(1, (self.dim, -1))
+        return wide(self.network(torch.cat([x, *context], dim=1)).unflatten(1, (self.dim, -1)))
 
 
 def autoregressive(

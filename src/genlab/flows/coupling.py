@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from genlab.errors import GenlabError
 from genlab.flows.bijection import Bijection, summed
 from genlab.flows.elementwise import Elementwise
+from genlab.precision import wide
 
 Conditioner = Callable[[int, int], nn.Module]
 """(inputs, outputs) -> the network h(x_a, y) of that many channels."""
@@ -89,5 +90,5 @@ class CheckerboardCoupling(Bijection):
 
 
 def parameters(h: Tensor, x: Tensor) -> Tensor:
-    """(B, C · P, ...) of a network as (B, C, ..., P) for each of the numbers of x (B, C, ...)."""
-    return h.unflatten(1, (x.shape[1], -1)).movedim(2, -1)
+    """(B, C · P, ...) of a network as (B, C, ..., P), in float32 at least, for each of the numbers of x (B, C, ...)."""
+    return wide(h).unflatten(1, (x.shape[1], -1)).movedim(2, -1)

@@ -9,13 +9,12 @@ from torch import Tensor, nn
 from zuko.transforms import MonotonicAffineTransform, MonotonicRQSTransform
 
 from genlab.errors import GenlabError
-from genlab.precision import wide
 
 OPEN = 2.0  # so that σ = S(2 + s) begins near 1
 
 
 class Elementwise(nn.Module, abc.ABC):
-    """z_i = f(x_i; θ_i), increasing: x of any shape, θ (*shape, outputs)."""
+    """z_i = f(x_i; θ_i), increasing: x of any shape, θ (*shape, outputs), in float32 at least."""
 
     outputs: int
     """How many parameters each number has."""
@@ -112,5 +111,5 @@ class RationalQuadratic(Elementwise):
         return self._spline(theta).inv(z)  # pyright: ignore
 
     def _spline(self, theta: Tensor) -> MonotonicRQSTransform:
-        parts = wide(theta).split([self.bins, self.bins, self.bins - 1], dim=-1)
+        parts = theta.split([self.bins, self.bins, self.bins - 1], dim=-1)
         return MonotonicRQSTransform(*parts, bound=self.bound, slope=self.slope)

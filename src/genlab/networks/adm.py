@@ -10,7 +10,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.errors import GenlabError
-from genlab.networks.layers import Cosinusoidal, Down, Fourier, Sinusoidal, Up, attend, check_size, norm, one_hot, zero
+from genlab.networks.layers import (
+    Conditioning,
+    Cosinusoidal,
+    Down,
+    Fourier,
+    Sinusoidal,
+    Up,
+    attend,
+    check_size,
+    norm,
+    one_hot,
+    zero,
+)
 
 EPS = 1e-5  # of GroupNorm; it is 1e-6 in DDPM and score-SDE
 
@@ -33,7 +45,7 @@ class Residual(nn.Module):
         super().__init__()
         self.scale_shift, self.resample = scale_shift, resample or nn.Identity()
         self.norm1, self.conv1 = norm(inputs, EPS), nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.project = nn.Linear(embedding, outputs * (2 if scale_shift else 1))
+        self.project = Conditioning(embedding, outputs * (2 if scale_shift else 1))
         self.norm2, self.conv2 = norm(outputs, EPS), zero(nn.Conv2d(outputs, outputs, 3, padding=1))
         self.dropout = nn.Dropout(dropout)
         self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
@@ -116,12 +128,12 @@ class ADM(nn.Module):
         check_size(size, len(multipliers))
         self.classes, hidden = classes, 4 * width
         self.embedding = time_embedding
-        self.augmentation = nn.Linear(augmentations, time_embedding.dim, bias=False) if augmentations else None
+        self.augmentation = Conditioning(augmentations, time_embedding.dim, bias=False) if augmentations else None
         if self.augmentation is not None:
             nn.init.zeros_(self.augmentation.weight)
-        self.time = nn.Sequential(nn.Linear(time_embedding.dim, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
+        self.time = nn.Sequential(Conditioning(time_embedding.dim, hidden), nn.SiLU(), Conditioning(hidden, hidden))
         # a linear layer on the indicator of y: an embedding of N(0, 1) vectors in which "no label" is 0
-        self.label = nn.Linear(classes, hidden, bias=False) if classes else None
+        self.label = Conditioning(classes, hidden, bias=False) if classes else None
         if self.label is not None:
             nn.init.normal_(self.label.weight)
 

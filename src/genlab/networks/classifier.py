@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.networks.adm import EPS, Attention, Block, Residual
-from genlab.networks.layers import Cosinusoidal, Down, Fourier, Sinusoidal, attend, norm
+from genlab.networks.layers import Conditioning, Cosinusoidal, Down, Fourier, Sinusoidal, attend, norm
 
 
 class AttentionPool(nn.Module):
@@ -52,7 +52,7 @@ class Encoder(nn.Module):
         super().__init__()
         hidden, widths = 4 * width, [int(width * m) for m in multipliers]
         self.embedding = time_embedding
-        self.time = nn.Sequential(nn.Linear(time_embedding.dim, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
+        self.time = nn.Sequential(Conditioning(time_embedding.dim, hidden), nn.SiLU(), Conditioning(hidden, hidden))
 
         def residual(inputs: int, outputs: int, resample: nn.Module | None = None) -> Residual:
             return Residual(inputs, outputs, hidden, dropout, scale_shift=True, resample=resample)

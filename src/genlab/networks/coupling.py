@@ -45,8 +45,8 @@ class DataNorm(nn.Module):
 
     @torch.no_grad()
     def _begin(self, x: Tensor) -> None:
-        flat = x.transpose(0, 1).flatten(1)  # (C, B H W)
-        sums = torch.stack([torch.ones_like(flat).sum(1), flat.sum(1), flat.square().sum(1)]).double()
+        flat = x.transpose(0, 1).flatten(1).double()  # (C, B H W)
+        sums = torch.stack([torch.ones_like(flat).sum(1), flat.sum(1), flat.square().sum(1)])
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(sums)
         n, first, second = sums

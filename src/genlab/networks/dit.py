@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.errors import GenlabError
-from genlab.networks.layers import Cosinusoidal, labels
+from genlab.networks.layers import Conditioning, Cosinusoidal, labels
 
 
 def sincos(width: int, side: int) -> Tensor:
@@ -25,9 +25,9 @@ def unpatchify(h: Tensor, patch: int) -> Tensor:
     return h.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 
 
-def linear(inputs: int, outputs: int, std: float | None = None) -> nn.Linear:
+def linear(inputs: int, outputs: int, std: float | None = None, kind: type[nn.Linear] = nn.Linear) -> nn.Linear:
     """A linear layer with N(0, std²) weights, or Xavier's uniform ones where std is None; biases 0."""
-    layer = nn.Linear(inputs, outputs)
+    layer = kind(inputs, outputs)
     nn.init.xavier_uniform_(layer.weight) if std is None else nn.init.normal_(layer.weight, std=std)
     nn.init.zeros_(layer.bias)
     return layer
@@ -38,7 +38,7 @@ class Modulation(nn.Module):
 
     def __init__(self, width: int, n: int):
         super().__init__()
-        self.linear, self.n = linear(width, n * width, std=0.0), n
+        self.linear, self.n = linear(width, n * width, 0.0, Conditioning), n
 
     def forward(self, c: Tensor) -> tuple[Tensor, ...]:
         return self.linear(F.silu(c))[:, None].chunk(self.n, dim=2)
@@ -98,7 +98,10 @@ class DiT(nn.Module):
         nn.init.zeros_(self.first.bias)  # pyright: ignore[reportArgumentType]
         self.register_buffer("position", sincos(width, size // patch), persistent=False)
         self.time = nn.Sequential(
-            Cosinusoidal(frequencies), linear(frequencies, width, 0.02), nn.SiLU(), linear(width, width, 0.02)
+            Cosinusoidal(frequencies),
+            linear(frequencies, width, 0.02, Conditioning),
+            nn.SiLU(),
+            linear(width, width, 0.02, Conditioning),
         )
         self.label = nn.Embedding(classes + 1, width) if classes else None
         if self.label is not None:

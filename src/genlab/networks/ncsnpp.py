@@ -19,8 +19,8 @@ from genlab.networks.layers import (
     Up,
     attend,
     check_size,
+    conditioning,
     conv,
-    dense,
     kernel2d,
     norm,
     one_hot,
@@ -39,7 +39,7 @@ class Residual(nn.Module):
         super().__init__()
         self.resample = resample or nn.Identity()
         self.norm1, self.conv1 = norm(inputs), conv(inputs, outputs, 3)
-        self.project = dense(embedding, outputs)
+        self.project = conditioning(embedding, outputs)
         self.norm2, self.conv2 = norm(outputs), conv(outputs, outputs, 3, ZERO)
         self.dropout = nn.Dropout(dropout)
         self.skip = nn.Identity() if inputs == outputs and resample is None else conv(inputs, outputs, 1)
@@ -118,9 +118,11 @@ class NCSNpp(nn.Module):
         check_size(size, len(multipliers))
         self.classes, hidden = classes, 4 * width
         self.embedding = time_embedding
-        self.label = dense(classes, time_embedding.dim) if classes else None
-        self.augmentation = dense(augmentations, time_embedding.dim, bias=False) if augmentations else None
-        self.time = nn.Sequential(dense(time_embedding.dim, hidden), nn.SiLU(), dense(hidden, hidden), nn.SiLU())
+        self.label = conditioning(classes, time_embedding.dim) if classes else None
+        self.augmentation = conditioning(augmentations, time_embedding.dim, bias=False) if augmentations else None
+        self.time = nn.Sequential(
+            conditioning(time_embedding.dim, hidden), nn.SiLU(), conditioning(hidden, hidden), nn.SiLU()
+        )
         self.first = conv(channels, width, 3)
 
         def block(inputs: int, outputs: int, attention: bool) -> Block:

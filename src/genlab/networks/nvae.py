@@ -9,9 +9,9 @@ from genlab.errors import GenlabError
 from genlab.networks.levels import Latent, split
 
 
-def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, bias: bool = True) -> nn.Conv2d:
     """A convolution whose weight has its length apart from its direction (Salimans & Kingma 2016, arXiv:1602.07868)."""
-    layer = nn.Conv2d(inputs, outputs, kernel, stride, padding=(kernel - 1) // 2)
+    layer = nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, bias=bias)
     return weight_norm(layer)  # pyright: ignore[reportReturnType]
 
 
@@ -50,7 +50,7 @@ class Grow(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.conv = conv(channels, channels // 2, 1)
+        self.conv = conv(channels, channels // 2, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True))

@@ -15,6 +15,7 @@ from genlab.distributed import total, world
 from genlab.errors import GenlabError
 from genlab.networks.layers import Down, Up, kernel2d, one_hot
 from genlab.networks.minibatch import MinibatchStd
+from genlab.precision import wide
 
 ROOT_HALF = math.sqrt(0.5)
 
@@ -46,16 +47,20 @@ def modulated(x: Tensor, weight: Tensor, style: Tensor, kernel: Tensor | None = 
     """x convolved with d_o s_i w_oi, d_o = 1/√(Σ (s_i w_oi)²) (eq. 1 and 3), by scaling x before and the result after.
 
     weight (O, I, 3, 3), style (B, I). With a `kernel` x is first upsampled: zeros between the pixels, filtered by four
-    times it; here the filter comes last, where the convolution has a quarter of the work.
+    times it; here the filter comes last, where the convolution has a quarter of the work. d undoes any scale of w_o and
+    of s, which are therefore taken at mean squares of 1 and, as d, in float32: float16 could not hold Σ (s_i w_oi)².
     """
-    d = (style.square() @ weight.square().sum((2, 3)).T + 1e-8).rsqrt()  # (B, O)
-    x = x * style[:, :, None, None]
+    with torch.autocast(x.device.type, enabled=False):
+        weight, style = wide(weight), normalized(wide(style))
+        weight = weight * (weight.square().mean((1, 2, 3), keepdim=True) + 1e-8).rsqrt()
+        d = (style.square() @ weight.square().sum((2, 3)).T + 1e-8).rsqrt()  # (B, O)
+    x = x * style.to(x.dtype)[:, :, None, None]
     if kernel is None:
         x = F.conv2d(x, weight, padding=1)
     else:
         x = F.conv_transpose2d(x, weight.flip(2, 3).transpose(0, 1), stride=2)  # (B, O, 2H + 1, 2W + 1)
         x = filtered(x, 4 * kernel, kernel.shape[-1] // 2 - 1)
-    return x * d[:, :, None, None]
+    return x * d.to(x.dtype)[:, :, None, None]
 
 
 class Dense(nn.Module):

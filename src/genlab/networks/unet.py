@@ -13,8 +13,8 @@ from genlab.networks.layers import (
     Sinusoidal,
     attend,
     check_size,
+    conditioning,
     conv,
-    dense,
     labels,
     norm,
 )
@@ -26,7 +26,7 @@ class Residual(nn.Module):
     def __init__(self, inputs: int, outputs: int, embedding: int, dropout: float):
         super().__init__()
         self.norm1, self.conv1 = norm(inputs), conv(inputs, outputs, 3)
-        self.project = dense(embedding, outputs)
+        self.project = conditioning(embedding, outputs)
         self.norm2, self.conv2 = norm(outputs), conv(outputs, outputs, 3, ZERO)
         self.dropout = nn.Dropout(dropout)
         self.skip = nn.Identity() if inputs == outputs else conv(inputs, outputs, 1)
@@ -85,7 +85,9 @@ class UNet(nn.Module):
         check_size(size, len(multipliers))
         widths = [width * m for m in multipliers]
         hidden = 4 * width
-        self.time = nn.Sequential(time_embedding, dense(time_embedding.dim, hidden), nn.SiLU(), dense(hidden, hidden))
+        self.time = nn.Sequential(
+            time_embedding, conditioning(time_embedding.dim, hidden), nn.SiLU(), conditioning(hidden, hidden)
+        )
         self.label = nn.Embedding(classes + 1, hidden) if classes else None
         self.classes = classes
         self.first = conv(channels, width, 3)
