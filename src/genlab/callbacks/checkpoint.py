@@ -90,11 +90,12 @@ class Checkpoint(L.Callback):
         if self.saved != module.images_seen:
             optimizers = [optimizer.state_dict() for optimizer in trainer.optimizers]  # pyright: ignore
             callbacks = {c.state_key: state for c in trainer.callbacks if (state := c.state_dict())}  # pyright: ignore
-            state = {**self._state(module), "optimizers": optimizers, "callbacks": callbacks}
-            state["precision"] = trainer.precision_plugin.state_dict()  # the scale of 16-mixed
-            state["owing"] = any(occasion.owed(module) for occasion in self.occasions)
-            state = whole(state, self.guard.leads)
-            self._write(trainer, lambda: self.run.save_checkpoint(state, module.images_seen, self.keep))
+            with self.ema.raw():
+                state = {**self._state(module), "optimizers": optimizers, "callbacks": callbacks}
+                state["precision"] = trainer.precision_plugin.state_dict()  # the scale of 16-mixed
+                state["owing"] = any(occasion.owed(module) for occasion in self.occasions)
+                state = whole(state, self.guard.leads)
+                self._write(trainer, lambda: self.run.save_checkpoint(state, module.images_seen, self.keep))
             self.saved = module.images_seen
 
     def _tolerant(self, trainer: L.Trainer, module: GenerativeModule, save: Callable[[], object]) -> bool:

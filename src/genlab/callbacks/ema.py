@@ -33,7 +33,7 @@ class EMA(L.Callback):
         }
         for shadow in self.shadows.values():
             shadow.requires_grad_(False)
-        self.sharded = False
+        self.swapped = self.sharded = False
         # what a sharded module is copied to, on the CPU while it is not used
         self.spare: GenerativeModule | None = None
 
@@ -95,7 +95,20 @@ class EMA(L.Callback):
         self.spare.images_seen = module.images_seen
         return self.spare.to(module.device)
 
+    @contextmanager
+    def raw(self) -> Iterator[None]:
+        """Within, the module carries the raw weights, and the shadows the averaged ones, wherever this is called."""
+        if not self.swapped:
+            yield
+            return
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
     def _swap(self) -> None:
+        self.swapped = not self.swapped
         for shadow, live in zip(self.shadows["ema"].values(), self.live, strict=True):
             for s, p in zip(shadow.parameters(), live.parameters(), strict=True):
                 s.data, p.data = p.data, s.data
