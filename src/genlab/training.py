@@ -124,11 +124,12 @@ class Session:
         self.data = DataModule(self.source, options.batch, *budget)
         # with force the others may be here before the first has cleared the folder
         state = self.run.load_checkpoint() if self.leader or not self.config.force else None
-        here = resuming.conditions(options, self.device)
+        if state is not None:
+            adopt(self.module, state["state_dict"], str(self.run.path))  # or refuse, before any data are read
+        here = resuming.conditions(options, self.device, self.source)
         if state is not None:
             going_on = state["images_seen"] < options.max_images
             resuming.check(state["conditions"], here, state["images_seen"], tell=self.leader and going_on)
-            adopt(self.module, state["state_dict"], str(self.run.path))
             self.ema.restore(state["averages"])
             self.module.images_seen, self.clock.seconds = state["images_seen"], state["seconds"]
             self.owing = state["owing"]
