@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -174,11 +175,13 @@ def test_columns_by_name(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- splits
 
 
-def picked(names: str, role: str, wanted: str, count: int = 20) -> tuple[str, list[int]]:
+def picked(names: str, role: str, wanted: str, other: str | None = None, count: int = 20) -> tuple[str, list[int]]:
     from genlab.data.rows import Part
 
     part = {name: Part(count, lambda keep: iter(())) for name in names.split()}
-    chosen_part, keep, meant = chosen(part, role, wanted, "here")
+    splits = {"train": "train", "test": "test"}
+    splits |= {name: wanted if name == role else other or name for name in splits}
+    chosen_part, keep, meant = chosen(part, role, splits, "here")
     name = next(name for name, value in part.items() if value is chosen_part)
     assert meant.startswith(name)
     return name, [i for i in range(count) if keep(i)]
@@ -200,12 +203,33 @@ def test_one_row_in_ten_is_held_out_of_a_source_without_a_test_split() -> None:
 
 
 def test_slices_cut_a_source_without_a_test_split() -> None:
-    assert picked("train", "train", "train[:15]") == ("train", list(range(15)))
-    assert picked("train", "test", "train[15:]") == ("train", list(range(15, 20)))
-    assert picked("train test", "test", "train[15:]") == ("test", list(range(20)))
-    assert picked("train test", "train", "train[:15]") == ("train", list(range(20)))
+    assert picked("train", "train", "train[:15]", "train[15:]") == ("train", list(range(15)))
+    assert picked("train", "test", "train[15:]", "train[:15]") == ("train", list(range(15, 20)))
+    assert picked("train test", "test", "train[15:]", "train[:15]") == ("test", list(range(20)))
     assert [i for i in range(9) if sliced(9, "train[2:5]")(i)] == [2, 3, 4]
     assert base("train[2:5]") == "train"
+
+
+def test_slices_cut_the_split_that_they_name() -> None:
+    assert picked("train test", "train", "train[:15]") == ("train", list(range(15)))
+    assert picked("train val", "train", "train[:15]") == ("train", list(range(15)))
+    assert picked("train test", "test", "test[15:]") == ("test", list(range(15, 20)))
+    assert picked("train held_out", "test", "held_out") == ("held_out", list(range(20)))
+
+
+@pytest.mark.parametrize("names", ["train", "train other"])
+@pytest.mark.parametrize("cut", [("train[:15]", "test"), ("train", "train[15:]")])
+def test_one_slice_alone_would_overlap(names: str, cut: tuple[str, str]) -> None:
+    for role, wanted, other in (("train", *cut), ("test", *cut[::-1])):
+        with pytest.raises(
+            GenlabError, match=rf"train={re.escape(cut[0])} and .*test={re.escape(cut[1])} would overlap"
+        ):
+            picked(names, role, wanted, other)
+
+
+def test_one_part_that_both_name_is_shared_out() -> None:
+    assert picked("test", "train", "test", "test")[1] == [i for i in range(20) if i not in (9, 19)]
+    assert picked("test", "test", "test", "test")[1] == [9, 19]
 
 
 @pytest.mark.parametrize("wanted", ["train[", "train[:5%]", "", "a b"])

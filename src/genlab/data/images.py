@@ -119,7 +119,7 @@ class Images:
             from genlab.data.ingest import from_path
 
             source = str(self.path)
-            part, keep, meant = chosen(from_path(self.path, self.columns), split, wanted, source)
+            part, keep, meant = chosen(from_path(self.path, self.columns), split, self.splits, source)
         else:
             from genlab.data.tables import from_hub
 

@@ -82,7 +82,7 @@ class Latents:
         return intact(self.folder, split, thorough=True)
 
     def _make(self, split: str) -> tuple[Manifest, Blocks]:
-        part, keep, meant = chosen(self._parts(), split, self.splits[split], str(self.path))
+        part, keep, meant = chosen(self._parts(), split, self.splits, str(self.path))
         record = {"source": str(self.path), "revision": None, "split": meant, "transform": {"shape": self.shape}}
         return record, partial(self._blocks, part, keep)
 
