@@ -1,6 +1,7 @@
 """A data set from its files to batches, and the verbs that prepare it."""
 
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -83,6 +84,19 @@ def test_another_image_in_the_folder_is_another_set(tmp_path: Path) -> None:
     time.sleep(0.01)
     Image.fromarray(RGB).save(folder / "20.png")
     assert len(source(folder.parent, tmp_path, **options).split("train").x) == 19
+
+
+def test_other_labels_beside_the_images_are_another_set(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(10):
+        Image.fromarray(RGB).save(folder / f"{i}.png")
+    for label in (0, 1):
+        time.sleep(0.01)
+        (folder / "dataset.json").write_text(json.dumps({"labels": [[f"{i}.png", label] for i in range(10)]}))
+        y = source(folder, tmp_path, shape=[3, 6, 8], classes=2).split("train").y
+        assert y is not None
+        assert y.tolist() == [label] * 9
 
 
 def test_another_table_in_the_folder_is_another_set(tmp_path: Path) -> None:

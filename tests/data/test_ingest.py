@@ -17,7 +17,7 @@ from genlab.errors import GenlabError
 
 X = np.random.default_rng(0).integers(0, 256, (10, 6, 5, 3), dtype=np.uint8)
 Y = [3, 1, 0, 2, 1, 3, 0, 2, 2, 1]
-LABELLED = Columns(None, None, True)
+LABELLED, UNLABELLED = Columns(None, None, True), Columns(None, None, False)
 Rows = list[tuple[list[int], int | None]]
 
 
@@ -136,7 +136,83 @@ def test_splits_of_folders_are_their_names(tmp_path: Path) -> None:
     (tmp_path / "_meta").mkdir()
     (tmp_path / "_meta" / "0.png").write_bytes(png(X[0]))
     assert {split: len(rows(tmp_path, split)) for split in ("train", "val")} == {"train": 2, "val": 1}
-    assert rows(tmp_path, "val")[0][1] == 1, "classes are those of all splits together"
+    assert rows(tmp_path, "val")[0][1] == 1, "classes are those of the train split"
+
+
+def stored(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(png(X[0]))
+    return folder
+
+
+def labels(path: Path, split: str) -> dict[str, object]:
+    return {Path(row.where).name: row.label for row in from_path(path, LABELLED)[split].rows(lambda i: True)}
+
+
+def test_classes_are_those_of_the_train_split(tmp_path: Path) -> None:
+    stored(tmp_path, "train/cat/0.png", "train/dog/1.png", "val/bird/2.png", "val/dog/3.png", "val/4.png")
+    assert labels(tmp_path, "train") == {"0.png": 0, "1.png": 1}
+    assert labels(tmp_path, "val") == {"2.png": None, "3.png": 1, "4.png": None}
+
+
+def test_what_is_beside_a_test_folder_alone_is_train(tmp_path: Path) -> None:
+    stored(tmp_path, "cat/0.png", "dog/1.png", "test/cat/2.png", "test/dog/3.png")
+    assert labels(tmp_path, "train") == {"0.png": 0, "1.png": 1}
+    assert labels(tmp_path, "test") == {"2.png": 0, "3.png": 1}
+    loose = stored(tmp_path / "loose", "0.png", "1.png", "test/2.png")
+    assert {split: part.count for split, part in from_path(loose, UNLABELLED).items()} == {"train": 2, "test": 1}
+    assert from_path(stored(tmp_path / "all", "test/2.png"), UNLABELLED).keys() == {"train"}
+
+
+def test_a_train_folder_beside_others_may_be_a_class(tmp_path: Path) -> None:
+    stored(tmp_path, "train/0.png", "car/1.png", "plane/2.png")
+    refused(tmp_path, "has the folders train and car, plane, but no test: rename the first if it is a class")
+
+
+def test_linked_folders_are_followed_and_loops_are_not(tmp_path: Path) -> None:
+    stored(tmp_path, "elsewhere/0.png", "photos/dog/1.png")
+    (tmp_path / "photos" / "cat").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "photos" / "dog" / "loop").symlink_to(tmp_path / "photos")
+    assert labels(tmp_path / "photos", "train") == {"0.png": 0, "1.png": 1}
+
+
+def test_every_dataset_json_has_the_labels_of_its_folder(tmp_path: Path) -> None:
+    for split, classes in (("train", (5, 7)), ("test", (7, 5))):
+        stored(tmp_path, f"{split}/a/0.png", f"{split}/a/1.png")
+        given = [[f"a/{i}.png", y] for i, y in enumerate(classes)]
+        (tmp_path / split / "dataset.json").write_text(json.dumps({"labels": given}))
+    assert [labels(tmp_path, split) for split in ("train", "test")] == [
+        {"0.png": 5, "1.png": 7},
+        {"0.png": 7, "1.png": 5},
+    ]
+
+
+def test_images_are_known_by_rarer_suffixes_too(tmp_path: Path) -> None:
+    assert from_path(stored(tmp_path, "0.jfif", "1.avif", "2.PNM", "3.doc"), UNLABELLED)["train"].count == 3
+
+
+def test_a_folder_that_is_called_as_a_table(tmp_path: Path) -> None:
+    (tmp_path / "spark.parquet").mkdir()
+    dataset().to_parquet(tmp_path / "spark.parquet" / "part-0.parquet")
+    assert sorted(rows(tmp_path)) == EXPECTED
+
+
+@pytest.mark.parametrize("how", ["damaged", "encrypted"])
+def test_a_member_of_a_zip_that_cannot_be_read_is_one_row(how: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for i in range(3):
+            archive.writestr(f"{i}.png", png(X[i]))
+        start, length = archive.infolist()[1].header_offset, archive.infolist()[1].compress_size
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    if how == "damaged":
+        data[start + 35 : start + 35 + length] = b"\xff" * length
+    else:
+        data[start + 6] |= 1
+        data[data.find(b"PK\1\2", data.find(b"PK\1\2") + 1) + 8] |= 1
+    (tmp_path / "a.zip").write_bytes(data)
+    found = [row.image is None for row in from_path(tmp_path / "a.zip", UNLABELLED)["train"].rows(lambda i: True)]
+    assert found == [False, True, False]
 
 
 def test_splits_of_tables_are_their_names(tmp_path: Path) -> None:

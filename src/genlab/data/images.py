@@ -21,11 +21,12 @@ from genlab.data.cache import intact, load, mapped, prepared
 from genlab.data.pixels import Unfit, pixels, resampling
 from genlab.data.rows import SPLITS, Columns, Keep, Part, Row, base, chosen, sliced
 from genlab.data.source import Batch
-from genlab.data.texts import Captions, packed
+from genlab.data.texts import METADATA, Captions, packed
 from genlab.data.writing import Block, Blocks, Manifest
 from genlab.errors import GenlabError
 
 FORMAT = 2  # of what lies in the cache: counted up when the same configuration comes to mean other bytes
+LAYOUT = 1  # the same of what a path is read as
 BLOCK = 128  # images decoded at a time: of the largest JPEGs, a hundred megabytes
 
 
@@ -66,7 +67,7 @@ class Images:
         self.splits = splits or {"train": "train", "test": "test"}
         self.crop, self.resample, self.skips = crop, resample, on_bad == "skip"
         resampling(resample)
-        origin = [hub, config, revision] if self.path is None else identity(self.path)
+        origin = [hub, config, revision] if self.path is None else [*identity(self.path), LAYOUT]
         transform = [self.shape, classes, crop, resample, on_bad, image, label, caption, FORMAT]
         key = hashlib.sha256(json.dumps([origin, transform, self.splits]).encode()).hexdigest()[:10]
         self.folder = Path(cache).expanduser() / "data" / f"{name}-{key}"
@@ -186,7 +187,7 @@ class Images:
 
 def identity(path: Path) -> list[Any]:
     """What changes when the data at a path do: size and time of a file; of a folder, the times of the folders in it, two
-    deep, which change as files come and go, and of the tables in these."""
+    deep, which change as files come and go, and of the tables, labels and captions in these."""
     try:
         state = path.stat()
         if stat.S_ISREG(state.st_mode):
@@ -204,5 +205,5 @@ def _inside(folder: Path, tables: bool = False) -> list[Path]:
         return sorted(
             Path(entry)
             for entry in entries
-            if (entry.name.endswith((".parquet", ".arrow")) if tables else entry.is_dir())
+            if (entry.name.endswith((".parquet", ".arrow", "dataset.json", *METADATA)) if tables else entry.is_dir())
         )
