@@ -153,6 +153,16 @@ def test_a_caption_that_is_no_text(tmp_path: Path) -> None:
         source(tmp_path / "a.parquet", tmp_path, shape=[3, 6, 8], classes=0, caption="text").split("train")
 
 
+def test_a_caption_of_half_a_character(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for i in range(10):
+        Image.fromarray(RGB).save(tmp_path / "photos" / f"{i}.png")
+    told = "".join(json.dumps({"file_name": f"{i}.png", "text": "a\ud83d"}) + "\n" for i in range(10))
+    (tmp_path / "photos" / "metadata.jsonl").write_text(told)
+    with pytest.raises(GenlabError, match=r"0.png: its caption 'a\\ud83d' has half a character"):
+        source(tmp_path / "photos", tmp_path, shape=[3, 6, 8], classes=0, caption="auto").split("train")
+
+
 def test_a_set_in_which_nothing_is_good_is_empty(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     for i in range(20):
@@ -249,6 +259,8 @@ def test_sixteen_bit_rows_of_a_folder_agree_with_eight(tmp_path: Path) -> None:
         ((3, 32, 32), {"classes": 2}, r"row \d+: its label \d is not in 0 ... 1: data.classes=2"),
         ((3, 32, 32), {"shape": [3, 32]}, r"data.shape=\[3, 32\]: 1 or 3 channels, height and width are needed"),
         ((3, 32, 32), {"shape": [4, 32, 32]}, r"data.shape=\[4, 32, 32\]: 1 or 3 channels"),
+        ((3, 32, 32), {"crop": -1}, "data.source.crop=-1: at least 0"),
+        ((3, 32, 32), {"classes": -1}, "data.classes=-1: at least 0"),
         ((3, 32, 32), {"on_bad": "ignore"}, "on_bad=ignore: there is error and skip"),
         ((3, 32, 32), {"resample": "cubic"}, "resample=cubic: there is bicubic"),
         ((3, 32, 32), {"splits": {"train": "train[:2%]", "test": "test"}}, "cannot read the split"),

@@ -321,7 +321,7 @@ def test_a_source_without_training_images() -> None:
 
 # ---------------------------------------------------------------------- captions
 
-CAPTIONS = [f'ein "größeres" Bild, {i}: 猫' for i in range(10)]
+CAPTIONS = [f'ein "größeres" Bild, {i}:\u2028猫' for i in range(10)]
 CAPTIONED = Columns(None, None, False, "auto")
 
 
@@ -379,7 +379,7 @@ def test_captions_are_in_the_metadata(tmp_path: Path, form: str, pack: Callable[
             writer.writeheader()
             writer.writerows(rows)
         else:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     for wanted in ("auto", "text"):
         found = texts(pack(tmp_path / "photos"), Columns(None, None, False, wanted))
         assert found == {f"{i}.png": None if i == 3 else caption for i, caption in enumerate(CAPTIONS)}
@@ -451,6 +451,21 @@ def test_damaged_pages_of_a_parquet_file(tmp_path: Path) -> None:
     data[4:400] = bytes(396)
     path.write_bytes(data)
     refused(path, "cannot be read after row 0")
+
+
+def test_tables_of_other_columns(tmp_path: Path) -> None:
+    as_plain_parquet(tmp_path)
+    dataset().to_parquet(tmp_path / "train-00001-of-00001.parquet")
+    refused(tmp_path, r"train-00001-of-00001.parquet has no column 'picture' as .*00000.* has, only id, img, kind")
+
+
+def test_columns_of_types_that_no_image_has_are_left_alone(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    notes = pa.array([[("a", 1)]] * 10, pa.map_(pa.string(), pa.int64()))
+    pq.write_table(pa.table({"picture": [png(x) for x in X], "y": Y, "notes": notes}), tmp_path / "a.parquet")
+    assert sorted(rows(tmp_path)) == EXPECTED
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:

@@ -60,6 +60,9 @@ class Images:
             )
         if on_bad not in ("error", "skip"):
             raise GenlabError(f"data.source.on_bad={on_bad}: there is error and skip")
+        if (classes or 0) < 0 or (crop or 0) < 0:
+            key, value = ("classes", classes) if (classes or 0) < 0 else ("source.crop", crop)
+            raise GenlabError(f"data.{key}={value}: at least 0 is needed")
         self.called, self.shape, self.classes = name, tuple(shape), classes or 0
         self.hub, self.config, self.revision = hub, config, revision
         self.path = None if path is None else Path(path).expanduser().absolute()
@@ -173,6 +176,10 @@ class Images:
             raise Unfit("it has no caption")
         if not isinstance(caption, str):
             raise Unfit(f"its caption {caption!r:.60} is no text")
+        try:
+            caption.encode()
+        except UnicodeEncodeError:
+            raise Unfit(f"its caption {caption!r:.60} has half a character, which is no Unicode") from None
         return caption
 
     def _label(self, y: Any) -> int:
