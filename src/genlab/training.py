@@ -120,6 +120,8 @@ class Session:
             synchronize(self.module)
         self.ema = EMA(self.module, options.batch, partial(build, self.config.model))
         self.source = build(self.config.data.source)
+        if (path := getattr(self.source, "path", None)) is not None:
+            self.plain["data"]["source"]["path"] = str(path)  # absolute, so that whoever reads the record finds it
         budget = (self.config.seed, options.max_images, options.serve, options.serve_share)
         self.data = DataModule(self.source, options.batch, *budget)
         # with force the others may be here before the first has cleared the folder
