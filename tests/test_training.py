@@ -105,7 +105,7 @@ def test_other_data_at_the_same_path_are_refused(outputs: Path, monkeypatch: pyt
     assert Run(outputs / "run").config["data"]["source"]["path"] == str(outputs / "a.npz"), "wherever it is read from"
     np.savez(outputs / "a.npz", x=x, y=labels[::-1])
     with pytest.raises(GenlabError, match=r"trained on other data until 32 images .*force=true"):
-        train(preflight("train", [*overrides, "trainer.max_images=64"]), outputs / "run")
+        train(preflight("train", [*overrides, "trainer.max_images=32"]), outputs / "run")
     run = Run(outputs / "run")
     state = run.load_checkpoint()
     assert state is not None

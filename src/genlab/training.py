@@ -26,6 +26,7 @@ from genlab.callbacks.progress import Report
 from genlab.callbacks.samples import Samples, count, frames, reconstructions
 from genlab.callbacks.validation import Validation
 from genlab.data.datamodule import DataModule
+from genlab.data.identity import stamp
 from genlab.errors import GenlabError
 from genlab.evaluation.banks import gathered, ranks
 from genlab.failures import explained
@@ -89,6 +90,7 @@ class Session:
         plain: Any = OmegaConf.to_container(config, resolve=True)
         self.config, self.plain = config, {key: value for key, value in plain.items() if key != "hydra"}
         self.run, self.report, self.leader = run, report, leader
+        self.stamp = stamp(config.data.source.get("path"))
         self.clock, self.finite = Clock(), Finite(run, config.trainer.skip_nonfinite)
         self.sharded = sharded(config.trainer)
         self.guard = Guard(config.trainer.requeue_signals, leader, together=self.sharded)
@@ -266,7 +268,7 @@ class Session:
 
     def status(self, state: str, images: int, **more: Any) -> None:
         served = self.data.served if self.built else None  # where the training data lay
-        more |= {"seconds": self.clock.seconds, "served": served, "nonfinite": self.finite.total}
+        more |= {"seconds": self.clock.seconds, "served": served, "nonfinite": self.finite.total, "data": self.stamp}
         self.run.write_status(state, images, self.config.trainer.max_images, **more)
 
     def end(self, state: str, why: str | None, objective: float | None = None) -> None:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import stat
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +17,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from genlab.data.cache import intact, load, mapped, prepared
+from genlab.data.identity import identity
 from genlab.data.pixels import Unfit, pixels, resampling
 from genlab.data.rows import SPLITS, Columns, Keep, Part, Row, base, chosen, sliced
 from genlab.data.source import Batch
-from genlab.data.texts import METADATA, Captions, packed
+from genlab.data.texts import Captions, packed
 from genlab.data.writing import Block, Blocks, Manifest
 from genlab.errors import GenlabError
 
@@ -190,27 +190,3 @@ class Images:
         if not 0 <= y < self.classes:
             raise Unfit(f"its label {y} is not in 0 ... {self.classes - 1}: data.classes={self.classes}")
         return int(y)
-
-
-def identity(path: Path) -> list[Any]:
-    """What changes when the data at a path do: size and time of a file; of a folder, the times of the folders in it, two
-    deep, which change as files come and go, and of the tables, labels and captions in these."""
-    try:
-        state = path.stat()
-        if stat.S_ISREG(state.st_mode):
-            return [str(path), state.st_size, state.st_mtime_ns]
-        folders = [path, *_inside(path)]
-        folders += [inner for folder in folders[1:] for inner in _inside(folder)]
-        files = [file for folder in folders for file in _inside(folder, tables=True)]
-        return [str(path), *([str(inner), inner.stat().st_mtime_ns] for inner in folders + files)]
-    except OSError as error:
-        raise GenlabError(f"cannot read data.source.path={path} ({error.strerror})") from None
-
-
-def _inside(folder: Path, tables: bool = False) -> list[Path]:
-    with os.scandir(folder) as entries:
-        return sorted(
-            Path(entry)
-            for entry in entries
-            if (entry.name.endswith((".parquet", ".arrow", "dataset.json", *METADATA)) if tables else entry.is_dir())
-        )

@@ -13,7 +13,7 @@ import numpy as np
 from genlab.config import line_of
 from genlab.data.arrays import Rows, by_split, single
 from genlab.data.cache import intact, load, prepared
-from genlab.data.images import identity
+from genlab.data.identity import identity
 from genlab.data.rows import SPLITS, Keep, Part, Row, chosen
 from genlab.data.source import Batch
 from genlab.data.tables import batches_of, parquet
