@@ -56,6 +56,13 @@ def test_a_mistake_is_one_line_that_names_the_remedy(override: str, hint: str) -
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("condition", ["null", "tokens", "factors"])
+def test_labels_that_the_data_do_not_serve_are_refused(condition: str) -> None:
+    shapes = ["data=shapes", "model=ddpm", "network=unet_small", f"data.source.condition={condition}"]
+    with pytest.raises(GenlabError, match=f"model.classes=6: data.source.condition={condition} serves no labels"):
+        preflight("train", [*shapes, "model.classes=6", "outputs=/tmp"])
+
+
 def test_keys_of_every_option_are_known_by_their_whole_names() -> None:
     """Of a group, of one within a group, of an option in a folder of its group, and of an experiment, which is no place."""
     known = known_keys("train")

@@ -106,6 +106,18 @@ def test_latents_have_unit_deviation_which_is_measured_once(run: Path) -> None:
     )
 
 
+def test_it_is_measured_in_a_directory_that_cannot_be_written_too(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object) -> None:
+        raise GenlabError("cannot write")
+
+    expected = build(composed(run).codec).scale
+    for record in run.glob("latents-*.json"):
+        record.unlink()
+    monkeypatch.setattr("genlab.first_stage.write_atomically", forbidden)
+    assert torch.equal(build(composed(run).codec).scale, expected)
+    assert not list(run.glob("latents-*.json"))
+
+
 def test_a_model_neither_trains_nor_saves_it_and_is_resumed_with_the_scale_that_it_began_with(
     run: Path, outputs: Path
 ) -> None:

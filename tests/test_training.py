@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -91,6 +92,27 @@ def test_a_signal_after_the_end_does_not_unfinish_a_run(
     assert Run(outputs / "run").status["state"] == "finished"
     assert train(preflight("train", overrides), outputs / "run") is not None
     assert (outputs / "run" / "metrics.jsonl").read_text() == before
+
+
+def test_other_data_at_the_same_path_are_refused(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the labels alone are others too; and a checkpoint of before this was recorded goes on."""
+    x, labels = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8), np.arange(40) % 10
+    np.savez(outputs / "a.npz", x=x, y=labels)
+    data = ["data=folder", "data.source.path=a.npz", "data.shape=[1,8,8]", "data.classes=10"]
+    monkeypatch.chdir(outputs)
+    overrides = [*FAMILIES["vae"], *data, *TINY]
+    train(preflight("train", [*overrides, "trainer.max_images=32"]), outputs / "run")
+    assert Run(outputs / "run").config["data"]["source"]["path"] == str(outputs / "a.npz"), "wherever it is read from"
+    np.savez(outputs / "a.npz", x=x, y=labels[::-1])
+    with pytest.raises(GenlabError, match=r"trained on other data until 32 images .*force=true"):
+        train(preflight("train", [*overrides, "trainer.max_images=32"]), outputs / "run")
+    run = Run(outputs / "run")
+    state = run.load_checkpoint()
+    assert state is not None
+    assert len(state["conditions"].pop("data")) == 64
+    run.save_checkpoint(state, 32, 1)
+    train(preflight("train", [*overrides, "trainer.max_images=64"]), outputs / "run")
+    assert run.status["images_seen"] == 64
 
 
 def test_a_job_that_comes_back_does_not_begin_anew_again(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

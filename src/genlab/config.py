@@ -287,6 +287,11 @@ def _check(config: DictConfig) -> None:
             f"model.classes={classes}: the labels of {config.data.name} are of {config.data.classes or 'no'} classes, "
             f"so it is {f'{config.data.classes} or ' if config.data.classes else ''}0"
         )
+    if classes and (condition := config.data.source.get("condition", "label")) != "label":
+        told = "null" if condition is None else condition
+        raise GenlabError(
+            f"model.classes={classes}: data.source.condition={told} serves no labels: set it to label, or model.classes=0"
+        )
     check_writable(Path(run_dir(config)))
 
 

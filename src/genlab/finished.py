@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from genlab.data.identity import stamp
 from genlab.files import json_object, write_atomically
 from genlab.recorded import configuration
 from genlab.redaction import redact
@@ -27,6 +28,9 @@ def finished(config: DictConfig, folder: Path) -> dict[str, Any] | None:
     """The status of a run that is trained to its budget and scored as `config` asks, once that has been told; else None."""
     status, budget = json_object(folder / "status.json"), config.trainer.max_images
     if config.force or status.get("state") != "finished" or status["images_seen"] < budget:
+        return None
+    then, now = status.get("data"), stamp(config.data.source.get("path"))
+    if then and now and then != now:  # whether these are the data that it was trained on is known once they are read
         return None
     plain: Any = OmegaConf.to_container(config, resolve=True)
     recorded, asked = configuration(folder), redact(plain)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from genlab.run import Run
 from genlab.scoring import load
 from genlab.stages import weights_of
 
-MEASURED, BATCH = 2048, 128  # images of the autoencoder's training data whose latents say their scale
+MEASURED, BATCH = 2048, 32  # images of the autoencoder's training data whose latents say their scale
 
 
 class Frozen:
@@ -64,15 +65,21 @@ class Frozen:
 
     @torch.no_grad()
     def deviation(self) -> float:
-        """The standard deviation of the latents of its training data, measured once and recorded in its directory."""
+        """The standard deviation of the latents of its training data, measured once and recorded in its directory
+        if that can be written."""
         path = self.path / f"latents-{self.weights[:12]}.json"
-        if not path.is_file():
+        if path.is_file():
+            found = json.loads(path.read_text())["deviation"]
+        else:
             data = build(self.config["data"]["source"]).split("train")
             rows = torch.randperm(len(data.x), generator=torch.Generator().manual_seed(key("latents")))[:MEASURED]
+            encoder = self.on(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
             parts = select(data, rows).x.split(BATCH)
-            z = torch.cat([self.module.encode(self.known(x.to(self.module.device))).cpu() for x in parts])
-            write_atomically(path, json.dumps({"deviation": z.std().item(), "images": len(rows), "split": "train"}))
-        found = json.loads(path.read_text())["deviation"]
+            z = torch.cat([encoder.encode(self.known(x.to(encoder.device))).cpu() for x in parts])
+            self.module.cpu()
+            found = z.std().item()
+            with suppress(GenlabError, OSError):  # in another's directory; checkpoints have it too
+                write_atomically(path, json.dumps({"deviation": found, "images": len(rows), "split": "train"}))
         if not 0 < found < float("inf"):
             raise GenlabError(f"the latents of {self.path} have the deviation {found}: the autoencoder has collapsed")
         return found

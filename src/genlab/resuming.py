@@ -6,12 +6,15 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from genlab.data.source import Source
 from genlab.errors import GenlabError
 
 
-def conditions(options: DictConfig, device: torch.device) -> dict[str, Any]:
-    """What a checkpoint records of where it was made; `options` are those of the trainer."""
+def conditions(options: DictConfig, device: torch.device, source: Source) -> dict[str, Any]:
+    """What a checkpoint records of where it was made, and of which data; `options` are those of the trainer."""
     return {
+        # what is computed is known by its recipe, as its last bits are each machine's own
+        "data": source.sha256("train") if hasattr(source, "path") else source.name,
         "batch": options.batch,
         "accumulate": options.accumulate,
         "devices": options.devices * options.num_nodes,
@@ -26,11 +29,17 @@ def conditions(options: DictConfig, device: torch.device) -> dict[str, Any]:
 
 
 def check(then: dict[str, Any], now: dict[str, Any], images_seen: int, tell: bool) -> None:
-    """Say from where on a run is no longer bit for bit what it would have been; raises GenlabError for another batch."""
+    """Say from where on a run is no longer bit for bit what it would have been; raises GenlabError for another
+    batch, and for other data."""
     if then["batch"] != now["batch"]:
         raise GenlabError(
             f"this run has trained with trainer.batch={then['batch']} until {images_seen} images, and the batch is part of "
             f"what is learned: go on with that, or train again with force=true"
+        )
+    if then.get("data", now["data"]) != now["data"]:  # unknown of checkpoints of before it was recorded
+        raise GenlabError(
+            f"this run has trained on other data until {images_seen} images than lie at data.source.path, or in the cache, "
+            "by now: bring those back, or train again with force=true"
         )
     changed = [f"{name} {then[name]} -> {now[name]}" for name in then if then[name] != now[name]]
     if changed and tell:

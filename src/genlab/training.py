@@ -26,6 +26,7 @@ from genlab.callbacks.progress import Report
 from genlab.callbacks.samples import Samples, count, frames, reconstructions
 from genlab.callbacks.validation import Validation
 from genlab.data.datamodule import DataModule
+from genlab.data.identity import stamp
 from genlab.errors import GenlabError
 from genlab.evaluation.banks import gathered, ranks
 from genlab.failures import explained
@@ -89,6 +90,7 @@ class Session:
         plain: Any = OmegaConf.to_container(config, resolve=True)
         self.config, self.plain = config, {key: value for key, value in plain.items() if key != "hydra"}
         self.run, self.report, self.leader = run, report, leader
+        self.stamp = stamp(config.data.source.get("path"))
         self.clock, self.finite = Clock(), Finite(run, config.trainer.skip_nonfinite)
         self.sharded = sharded(config.trainer)
         self.guard = Guard(config.trainer.requeue_signals, leader, together=self.sharded)
@@ -120,15 +122,18 @@ class Session:
             synchronize(self.module)
         self.ema = EMA(self.module, options.batch, partial(build, self.config.model))
         self.source = build(self.config.data.source)
+        if (path := getattr(self.source, "path", None)) is not None:
+            self.plain["data"]["source"]["path"] = str(path)  # absolute, so that whoever reads the record finds it
         budget = (self.config.seed, options.max_images, options.serve, options.serve_share)
         self.data = DataModule(self.source, options.batch, *budget)
         # with force the others may be here before the first has cleared the folder
         state = self.run.load_checkpoint() if self.leader or not self.config.force else None
-        here = resuming.conditions(options, self.device)
+        if state is not None:
+            adopt(self.module, state["state_dict"], str(self.run.path))  # or refuse, before any data are read
+        here = resuming.conditions(options, self.device, self.source)
         if state is not None:
             going_on = state["images_seen"] < options.max_images
             resuming.check(state["conditions"], here, state["images_seen"], tell=self.leader and going_on)
-            adopt(self.module, state["state_dict"], str(self.run.path))
             self.ema.restore(state["averages"])
             self.module.images_seen, self.clock.seconds = state["images_seen"], state["seconds"]
             self.owing = state["owing"]
@@ -263,7 +268,7 @@ class Session:
 
     def status(self, state: str, images: int, **more: Any) -> None:
         served = self.data.served if self.built else None  # where the training data lay
-        more |= {"seconds": self.clock.seconds, "served": served, "nonfinite": self.finite.total}
+        more |= {"seconds": self.clock.seconds, "served": served, "nonfinite": self.finite.total, "data": self.stamp}
         self.run.write_status(state, images, self.config.trainer.max_images, **more)
 
     def end(self, state: str, why: str | None, objective: float | None = None) -> None:

@@ -1,6 +1,7 @@
 """A data set from its files to batches, and the verbs that prepare it."""
 
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -85,6 +86,19 @@ def test_another_image_in_the_folder_is_another_set(tmp_path: Path) -> None:
     assert len(source(folder.parent, tmp_path, **options).split("train").x) == 19
 
 
+def test_other_labels_beside_the_images_are_another_set(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(10):
+        Image.fromarray(RGB).save(folder / f"{i}.png")
+    for label in (0, 1):
+        time.sleep(0.01)
+        (folder / "dataset.json").write_text(json.dumps({"labels": [[f"{i}.png", label] for i in range(10)]}))
+        y = source(folder, tmp_path, shape=[3, 6, 8], classes=2).split("train").y
+        assert y is not None
+        assert y.tolist() == [label] * 9
+
+
 def test_another_table_in_the_folder_is_another_set(tmp_path: Path) -> None:
     """Written over, which leaves the folder's own time as it is."""
     from datasets import Dataset
@@ -137,6 +151,16 @@ def test_a_caption_that_is_no_text(tmp_path: Path) -> None:
     Dataset.from_dict({"image": cells, "text": [["a", "b"]] * 10}).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(GenlabError, match=r"row 0: its caption \['a', 'b'\] is no text"):
         source(tmp_path / "a.parquet", tmp_path, shape=[3, 6, 8], classes=0, caption="text").split("train")
+
+
+def test_a_caption_of_half_a_character(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for i in range(10):
+        Image.fromarray(RGB).save(tmp_path / "photos" / f"{i}.png")
+    told = "".join(json.dumps({"file_name": f"{i}.png", "text": "a\ud83d"}) + "\n" for i in range(10))
+    (tmp_path / "photos" / "metadata.jsonl").write_text(told)
+    with pytest.raises(GenlabError, match=r"0.png: its caption 'a\\ud83d' has half a character"):
+        source(tmp_path / "photos", tmp_path, shape=[3, 6, 8], classes=0, caption="auto").split("train")
 
 
 def test_a_set_in_which_nothing_is_good_is_empty(tmp_path: Path) -> None:
@@ -235,6 +259,8 @@ def test_sixteen_bit_rows_of_a_folder_agree_with_eight(tmp_path: Path) -> None:
         ((3, 32, 32), {"classes": 2}, r"row \d+: its label \d is not in 0 ... 1: data.classes=2"),
         ((3, 32, 32), {"shape": [3, 32]}, r"data.shape=\[3, 32\]: 1 or 3 channels, height and width are needed"),
         ((3, 32, 32), {"shape": [4, 32, 32]}, r"data.shape=\[4, 32, 32\]: 1 or 3 channels"),
+        ((3, 32, 32), {"crop": -1}, "data.source.crop=-1: at least 0"),
+        ((3, 32, 32), {"classes": -1}, "data.classes=-1: at least 0"),
         ((3, 32, 32), {"on_bad": "ignore"}, "on_bad=ignore: there is error and skip"),
         ((3, 32, 32), {"resample": "cubic"}, "resample=cubic: there is bicubic"),
         ((3, 32, 32), {"splits": {"train": "train[:2%]", "test": "test"}}, "cannot read the split"),

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from genlab.errors import GenlabError
 
 X = np.random.default_rng(0).integers(0, 256, (10, 6, 5, 3), dtype=np.uint8)
 Y = [3, 1, 0, 2, 1, 3, 0, 2, 2, 1]
-LABELLED = Columns(None, None, True)
+LABELLED, UNLABELLED = Columns(None, None, True), Columns(None, None, False)
 Rows = list[tuple[list[int], int | None]]
 
 
@@ -135,7 +136,83 @@ def test_splits_of_folders_are_their_names(tmp_path: Path) -> None:
     (tmp_path / "_meta").mkdir()
     (tmp_path / "_meta" / "0.png").write_bytes(png(X[0]))
     assert {split: len(rows(tmp_path, split)) for split in ("train", "val")} == {"train": 2, "val": 1}
-    assert rows(tmp_path, "val")[0][1] == 1, "classes are those of all splits together"
+    assert rows(tmp_path, "val")[0][1] == 1, "classes are those of the train split"
+
+
+def stored(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(png(X[0]))
+    return folder
+
+
+def labels(path: Path, split: str) -> dict[str, object]:
+    return {Path(row.where).name: row.label for row in from_path(path, LABELLED)[split].rows(lambda i: True)}
+
+
+def test_classes_are_those_of_the_train_split(tmp_path: Path) -> None:
+    stored(tmp_path, "train/cat/0.png", "train/dog/1.png", "val/bird/2.png", "val/dog/3.png", "val/4.png")
+    assert labels(tmp_path, "train") == {"0.png": 0, "1.png": 1}
+    assert labels(tmp_path, "val") == {"2.png": None, "3.png": 1, "4.png": None}
+
+
+def test_what_is_beside_a_test_folder_alone_is_train(tmp_path: Path) -> None:
+    stored(tmp_path, "cat/0.png", "dog/1.png", "test/cat/2.png", "test/dog/3.png")
+    assert labels(tmp_path, "train") == {"0.png": 0, "1.png": 1}
+    assert labels(tmp_path, "test") == {"2.png": 0, "3.png": 1}
+    loose = stored(tmp_path / "loose", "0.png", "1.png", "test/2.png")
+    assert {split: part.count for split, part in from_path(loose, UNLABELLED).items()} == {"train": 2, "test": 1}
+    assert from_path(stored(tmp_path / "all", "test/2.png"), UNLABELLED).keys() == {"train"}
+
+
+def test_a_train_folder_beside_others_may_be_a_class(tmp_path: Path) -> None:
+    stored(tmp_path, "train/0.png", "car/1.png", "plane/2.png")
+    refused(tmp_path, "has the folders train and car, plane, but no test: rename the first if it is a class")
+
+
+def test_linked_folders_are_followed_and_loops_are_not(tmp_path: Path) -> None:
+    stored(tmp_path, "elsewhere/0.png", "photos/dog/1.png")
+    (tmp_path / "photos" / "cat").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "photos" / "dog" / "loop").symlink_to(tmp_path / "photos")
+    assert labels(tmp_path / "photos", "train") == {"0.png": 0, "1.png": 1}
+
+
+def test_every_dataset_json_has_the_labels_of_its_folder(tmp_path: Path) -> None:
+    for split, classes in (("train", (5, 7)), ("test", (7, 5))):
+        stored(tmp_path, f"{split}/a/0.png", f"{split}/a/1.png")
+        given = [[f"a/{i}.png", y] for i, y in enumerate(classes)]
+        (tmp_path / split / "dataset.json").write_text(json.dumps({"labels": given}))
+    assert [labels(tmp_path, split) for split in ("train", "test")] == [
+        {"0.png": 5, "1.png": 7},
+        {"0.png": 7, "1.png": 5},
+    ]
+
+
+def test_images_are_known_by_rarer_suffixes_too(tmp_path: Path) -> None:
+    assert from_path(stored(tmp_path, "0.jfif", "1.avif", "2.PNM", "3.doc"), UNLABELLED)["train"].count == 3
+
+
+def test_a_folder_that_is_called_as_a_table(tmp_path: Path) -> None:
+    (tmp_path / "spark.parquet").mkdir()
+    dataset().to_parquet(tmp_path / "spark.parquet" / "part-0.parquet")
+    assert sorted(rows(tmp_path)) == EXPECTED
+
+
+@pytest.mark.parametrize("how", ["damaged", "encrypted"])
+def test_a_member_of_a_zip_that_cannot_be_read_is_one_row(how: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for i in range(3):
+            archive.writestr(f"{i}.png", png(X[i]))
+        start, length = archive.infolist()[1].header_offset, archive.infolist()[1].compress_size
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    if how == "damaged":
+        data[start + 35 : start + 35 + length] = b"\xff" * length
+    else:
+        data[start + 6] |= 1
+        data[data.find(b"PK\1\2", data.find(b"PK\1\2") + 1) + 8] |= 1
+    (tmp_path / "a.zip").write_bytes(data)
+    found = [row.image is None for row in from_path(tmp_path / "a.zip", UNLABELLED)["train"].rows(lambda i: True)]
+    assert found == [False, True, False]
 
 
 def test_splits_of_tables_are_their_names(tmp_path: Path) -> None:
@@ -174,11 +251,13 @@ def test_columns_by_name(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- splits
 
 
-def picked(names: str, role: str, wanted: str, count: int = 20) -> tuple[str, list[int]]:
+def picked(names: str, role: str, wanted: str, other: str | None = None, count: int = 20) -> tuple[str, list[int]]:
     from genlab.data.rows import Part
 
     part = {name: Part(count, lambda keep: iter(())) for name in names.split()}
-    chosen_part, keep, meant = chosen(part, role, wanted, "here")
+    splits = {"train": "train", "test": "test"}
+    splits |= {name: wanted if name == role else other or name for name in splits}
+    chosen_part, keep, meant = chosen(part, role, splits, "here")
     name = next(name for name, value in part.items() if value is chosen_part)
     assert meant.startswith(name)
     return name, [i for i in range(count) if keep(i)]
@@ -200,12 +279,33 @@ def test_one_row_in_ten_is_held_out_of_a_source_without_a_test_split() -> None:
 
 
 def test_slices_cut_a_source_without_a_test_split() -> None:
-    assert picked("train", "train", "train[:15]") == ("train", list(range(15)))
-    assert picked("train", "test", "train[15:]") == ("train", list(range(15, 20)))
-    assert picked("train test", "test", "train[15:]") == ("test", list(range(20)))
-    assert picked("train test", "train", "train[:15]") == ("train", list(range(20)))
+    assert picked("train", "train", "train[:15]", "train[15:]") == ("train", list(range(15)))
+    assert picked("train", "test", "train[15:]", "train[:15]") == ("train", list(range(15, 20)))
+    assert picked("train test", "test", "train[15:]", "train[:15]") == ("test", list(range(20)))
     assert [i for i in range(9) if sliced(9, "train[2:5]")(i)] == [2, 3, 4]
     assert base("train[2:5]") == "train"
+
+
+def test_slices_cut_the_split_that_they_name() -> None:
+    assert picked("train test", "train", "train[:15]") == ("train", list(range(15)))
+    assert picked("train val", "train", "train[:15]") == ("train", list(range(15)))
+    assert picked("train test", "test", "test[15:]") == ("test", list(range(15, 20)))
+    assert picked("train held_out", "test", "held_out") == ("held_out", list(range(20)))
+
+
+@pytest.mark.parametrize("names", ["train", "train other"])
+@pytest.mark.parametrize("cut", [("train[:15]", "test"), ("train", "train[15:]")])
+def test_one_slice_alone_would_overlap(names: str, cut: tuple[str, str]) -> None:
+    for role, wanted, other in (("train", *cut), ("test", *cut[::-1])):
+        with pytest.raises(
+            GenlabError, match=rf"train={re.escape(cut[0])} and .*test={re.escape(cut[1])} would overlap"
+        ):
+            picked(names, role, wanted, other)
+
+
+def test_one_part_that_both_name_is_shared_out() -> None:
+    assert picked("test", "train", "test", "test")[1] == [i for i in range(20) if i not in (9, 19)]
+    assert picked("test", "test", "test", "test")[1] == [9, 19]
 
 
 @pytest.mark.parametrize("wanted", ["train[", "train[:5%]", "", "a b"])
@@ -221,7 +321,7 @@ def test_a_source_without_training_images() -> None:
 
 # ---------------------------------------------------------------------- captions
 
-CAPTIONS = [f'ein "größeres" Bild, {i}: 猫' for i in range(10)]
+CAPTIONS = [f'ein "größeres" Bild, {i}:\u2028猫' for i in range(10)]
 CAPTIONED = Columns(None, None, False, "auto")
 
 
@@ -279,7 +379,7 @@ def test_captions_are_in_the_metadata(tmp_path: Path, form: str, pack: Callable[
             writer.writeheader()
             writer.writerows(rows)
         else:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     for wanted in ("auto", "text"):
         found = texts(pack(tmp_path / "photos"), Columns(None, None, False, wanted))
         assert found == {f"{i}.png": None if i == 3 else caption for i, caption in enumerate(CAPTIONS)}
@@ -351,6 +451,21 @@ def test_damaged_pages_of_a_parquet_file(tmp_path: Path) -> None:
     data[4:400] = bytes(396)
     path.write_bytes(data)
     refused(path, "cannot be read after row 0")
+
+
+def test_tables_of_other_columns(tmp_path: Path) -> None:
+    as_plain_parquet(tmp_path)
+    dataset().to_parquet(tmp_path / "train-00001-of-00001.parquet")
+    refused(tmp_path, r"train-00001-of-00001.parquet has no column 'picture' as .*00000.* has, only id, img, kind")
+
+
+def test_columns_of_types_that_no_image_has_are_left_alone(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    notes = pa.array([[("a", 1)]] * 10, pa.map_(pa.string(), pa.int64()))
+    pq.write_table(pa.table({"picture": [png(x) for x in X], "y": Y, "notes": notes}), tmp_path / "a.parquet")
+    assert sorted(rows(tmp_path)) == EXPECTED
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:

@@ -60,6 +60,14 @@ def test_every_format_gives_the_same_latents(write: Callable[[Path], Path], clas
     assert latents.sha256("train") != latents.sha256("test")
 
 
+def test_arrays_without_names(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", X, Y)
+    assert np.array_equal(source(tmp_path / "a.npz", tmp_path).split("test").y, Y[9::10])
+    np.savez(tmp_path / "b.npz", latents=X)
+    with pytest.raises(GenlabError, match=r"has no x_train and x_test \(nor x\), only latents"):
+        source(tmp_path / "b.npz", tmp_path).split("train")
+
+
 def test_an_array_without_labels(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", X)
     assert np.array_equal(source(tmp_path / "a.npy", tmp_path, 0).split("test").x, X[9::10].astype(np.float16))

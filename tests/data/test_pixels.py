@@ -129,6 +129,7 @@ def test_an_image_of_the_right_size_stays_as_it_is() -> None:
         (None, None, "box", "there is no image"),
         (Path("/nowhere.png"), None, "box", "cannot be decoded"),
         (stored(Image.fromarray(RGB[..., 0].astype(np.float32)), "TIFF"), None, "box", "floating-point"),
+        (stored(Image.fromarray(RGB[..., 0].astype(np.int32)), "TIFF"), None, "box", "integers of 32 bits"),
     ],
 )
 def test_images_that_cannot_be_had(image: Any, crop: int | None, resample: str | None, message: str) -> None:

@@ -94,13 +94,19 @@ def single(path: Path) -> Rows:
         raise GenlabError(f"{path} is truncated or no .npy: {line_of(error)}") from None
 
 
-def arrays(path: Path, columns: Columns) -> dict[str, Part]:
-    """x_<split> (N, C, H, W), (N, H, W, C) or (N, H, W) uint8, y_<split> (N,) and caption_<split> (N,) of an .npz; x, y
-    and caption alone are train, and so are arr_0 and arr_1, which arrays without names are called (samples of ADM)."""
-    found, parts = {UNNAMED.get(name, name): rows for name, rows in opened(path).items()}, dict[str, Part]()
+def by_split(path: Path) -> tuple[dict[str, Rows], dict[str, str]]:
+    """The arrays of an .npz, and the names of its x_<split> by their splits; x, y and caption alone are train, and so are
+    arr_0 and arr_1, which arrays without names are called (samples of ADM). Raises GenlabError where there is no x."""
+    found = {UNNAMED.get(name, name): rows for name, rows in opened(path).items()}
     splits = {name.partition("_")[2] or "train": name for name in found if name.partition("_")[0] == "x"}
     if not splits:
         raise GenlabError(f"{path} has no x_train and x_test (nor x), only {', '.join(found)}")
+    return found, splits
+
+
+def arrays(path: Path, columns: Columns) -> dict[str, Part]:
+    """x_<split> (N, C, H, W), (N, H, W, C) or (N, H, W) uint8, y_<split> (N,) and caption_<split> (N,) of an .npz."""
+    (found, splits), parts = by_split(path), dict[str, Part]()
     caption = "caption" if columns.caption == "auto" else columns.caption
     for split, name in splits.items():
         x, y, texts = found[name], None, None

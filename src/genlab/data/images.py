@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import stat
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from genlab.data.cache import intact, load, mapped, prepared
+from genlab.data.identity import identity
 from genlab.data.pixels import Unfit, pixels, resampling
 from genlab.data.rows import SPLITS, Columns, Keep, Part, Row, base, chosen, sliced
 from genlab.data.source import Batch
@@ -26,6 +26,7 @@ from genlab.data.writing import Block, Blocks, Manifest
 from genlab.errors import GenlabError
 
 FORMAT = 2  # of what lies in the cache: counted up when the same configuration comes to mean other bytes
+LAYOUT = 1  # the same of what a path is read as
 BLOCK = 128  # images decoded at a time: of the largest JPEGs, a hundred megabytes
 
 
@@ -59,6 +60,9 @@ class Images:
             )
         if on_bad not in ("error", "skip"):
             raise GenlabError(f"data.source.on_bad={on_bad}: there is error and skip")
+        if (classes or 0) < 0 or (crop or 0) < 0:
+            key, value = ("classes", classes) if (classes or 0) < 0 else ("source.crop", crop)
+            raise GenlabError(f"data.{key}={value}: at least 0 is needed")
         self.called, self.shape, self.classes = name, tuple(shape), classes or 0
         self.hub, self.config, self.revision = hub, config, revision
         self.path = None if path is None else Path(path).expanduser().absolute()
@@ -66,7 +70,7 @@ class Images:
         self.splits = splits or {"train": "train", "test": "test"}
         self.crop, self.resample, self.skips = crop, resample, on_bad == "skip"
         resampling(resample)
-        origin = [hub, config, revision] if self.path is None else identity(self.path)
+        origin = [hub, config, revision] if self.path is None else [*identity(self.path), LAYOUT]
         transform = [self.shape, classes, crop, resample, on_bad, image, label, caption, FORMAT]
         key = hashlib.sha256(json.dumps([origin, transform, self.splits]).encode()).hexdigest()[:10]
         self.folder = Path(cache).expanduser() / "data" / f"{name}-{key}"
@@ -119,7 +123,7 @@ class Images:
             from genlab.data.ingest import from_path
 
             source = str(self.path)
-            part, keep, meant = chosen(from_path(self.path, self.columns), split, wanted, source)
+            part, keep, meant = chosen(from_path(self.path, self.columns), split, self.splits, source)
         else:
             from genlab.data.tables import from_hub
 
@@ -172,6 +176,10 @@ class Images:
             raise Unfit("it has no caption")
         if not isinstance(caption, str):
             raise Unfit(f"its caption {caption!r:.60} is no text")
+        try:
+            caption.encode()
+        except UnicodeEncodeError:
+            raise Unfit(f"its caption {caption!r:.60} has half a character, which is no Unicode") from None
         return caption
 
     def _label(self, y: Any) -> int:
@@ -182,27 +190,3 @@ class Images:
         if not 0 <= y < self.classes:
             raise Unfit(f"its label {y} is not in 0 ... {self.classes - 1}: data.classes={self.classes}")
         return int(y)
-
-
-def identity(path: Path) -> list[Any]:
-    """What changes when the data at a path do: size and time of a file; of a folder, the times of the folders in it, two
-    deep, which change as files come and go, and of the tables in these."""
-    try:
-        state = path.stat()
-        if stat.S_ISREG(state.st_mode):
-            return [str(path), state.st_size, state.st_mtime_ns]
-        folders = [path, *_inside(path)]
-        folders += [inner for folder in folders[1:] for inner in _inside(folder)]
-        files = [file for folder in folders for file in _inside(folder, tables=True)]
-        return [str(path), *([str(inner), inner.stat().st_mtime_ns] for inner in folders + files)]
-    except OSError as error:
-        raise GenlabError(f"cannot read data.source.path={path} ({error.strerror})") from None
-
-
-def _inside(folder: Path, tables: bool = False) -> list[Path]:
-    with os.scandir(folder) as entries:
-        return sorted(
-            Path(entry)
-            for entry in entries
-            if (entry.name.endswith((".parquet", ".arrow")) if tables else entry.is_dir())
-        )

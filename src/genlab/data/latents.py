@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from genlab.config import line_of
-from genlab.data.arrays import Rows, opened, single
+from genlab.data.arrays import Rows, by_split, single
 from genlab.data.cache import intact, load, prepared
-from genlab.data.images import identity
+from genlab.data.identity import identity
 from genlab.data.rows import SPLITS, Keep, Part, Row, chosen
 from genlab.data.source import Batch
 from genlab.data.tables import batches_of, parquet
@@ -45,6 +45,8 @@ class Latents:
             raise GenlabError(
                 f"{name} lies nowhere yet: set data.source.path to an .npz, .npy or .parquet of its latents"
             )
+        if (classes or 0) < 0:
+            raise GenlabError(f"data.classes={classes}: at least 0 is needed")
         self.called, self.shape, self.classes = name, tuple(shape), classes or 0
         self.path, self.latent, self.label = Path(path).expanduser().absolute(), latent, label
         self.splits = splits or {"train": "train", "test": "test"}
@@ -82,7 +84,7 @@ class Latents:
         return intact(self.folder, split, thorough=True)
 
     def _make(self, split: str) -> tuple[Manifest, Blocks]:
-        part, keep, meant = chosen(self._parts(), split, self.splits[split], str(self.path))
+        part, keep, meant = chosen(self._parts(), split, self.splits, str(self.path))
         record = {"source": str(self.path), "revision": None, "split": meant, "transform": {"shape": self.shape}}
         return record, partial(self._blocks, part, keep)
 
@@ -118,8 +120,7 @@ class Latents:
             return {"train": self._array(single(self.path), None)}
         if self.path.suffix != ".npz":
             raise GenlabError(f"cannot read {self.path}: an .npz, .npy or .parquet of latents is needed")
-        found = opened(self.path)
-        splits = {name.partition("_")[2] or "train": name for name in found if name.partition("_")[0] == "x"}
+        found, splits = by_split(self.path)
         return {split: self._array(found[name], found.get(f"y{name[1:]}")) for split, name in splits.items()}
 
     def _array(self, x: Rows, y: Rows | None) -> Part:

@@ -46,6 +46,8 @@ def _opened(image: Any) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of unusual but readable files
             picture: Image.Image = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
+            if picture.mode == "I" and picture.format == "TIFF":  # of others it is 16 bits
+                raise ValueError("integers of 32 bits, whose range nobody knows: store it as 8 or 16")
             return ImageOps.exif_transpose(picture)
     except Exception as error:  # noqa: BLE001 - a decoder fed with anything raises anything
         raise Unfit(f"it cannot be decoded ({' '.join(str(error).split()) or type(error).__name__})") from None

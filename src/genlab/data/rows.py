@@ -61,13 +61,17 @@ def sliced(count: int, wanted: str) -> Keep:
     return range(*slice(int(first or 0), int(last or count)).indices(count)).__contains__
 
 
-def chosen(parts: dict[str, Part], role: str, wanted: str, where: str) -> tuple[Part, Keep, str]:
+def chosen(parts: dict[str, Part], role: str, splits: dict[str, str], where: str) -> tuple[Part, Keep, str]:
     """The part of a source that is its split `role` ("train" or "test"), the rows of it, and what to call them.
 
-    A source with a test split of any name has its splits whole; one without is cut as `wanted` says, or gives one row in ten
-    to the test split. Raises GenlabError where there is no such split.
+    Where each of `splits` names a part of its own, it is that. Else a source with a test split of any name has its splits
+    whole, and one without is cut as both `splits` say, or gives one row in ten to the test split. Raises GenlabError where
+    there is no such split, and where only one of `splits` is cut, so that they would overlap.
     """
-    divided = any(name in parts for name in TEST)
+    wanted, own = splits[role], {base(name) for name in splits.values()} & parts.keys()
+    if len(own) == len(SPLITS):
+        return parts[base(wanted)], sliced(parts[base(wanted)].count, wanted), wanted
+    divided = any(name in parts for name in TEST) and splits["train"] != splits.get("test")
     likely = sorted(SPLITS[role] if divided else TRAIN, key=lambda name: name[:3] != wanted[:3])  # val for validation
     names = [name for name in (base(wanted), *likely) if name in parts]
     if divided and "[" in wanted:
@@ -77,10 +81,15 @@ def chosen(parts: dict[str, Part], role: str, wanted: str, where: str) -> tuple[
             f"{where} has no {role} split, only {', '.join(parts)}: name one in data.source.splits.{role}"
         )
     part = parts[names[0]]
-    if divided:
+    if divided and names[0] != base(wanted):
         return part, lambda i: True, names[0]
-    if "[" in wanted:
-        return part, sliced(part.count, wanted), f"{names[0]}[{wanted.partition('[')[2]}"
+    if divided or all("[" in name for name in splits.values()):
+        return part, sliced(part.count, wanted), f"{names[0]}{wanted[len(base(wanted)) :]}"
+    if any("[" in name for name in splits.values()):
+        told = " and ".join(f"data.source.splits.{role}={name}" for role, name in splits.items())
+        raise GenlabError(
+            f"{where} has no test split, so that {told} would overlap: cut both, as train[:90] and train[90:]"
+        )
     held_out = HELD_OUT - 1
     if role == "test":
         return part, lambda i: i % HELD_OUT == held_out, f"{names[0]}, rows {held_out} mod {HELD_OUT}"

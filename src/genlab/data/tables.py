@@ -1,6 +1,7 @@
 """Tables with a column of images: the hub, what `datasets` saved, Arrow and parquet files."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -85,9 +86,15 @@ def _arrow(files: list[Path], columns: Columns) -> Part:
 
 
 def _parquet(files: list[Path], columns: Columns) -> Part:
+    import pyarrow as pa
     from datasets import Features
 
-    features = Features.from_arrow_schema(parquet(files[0]).schema_arrow)
+    schema, known = parquet(files[0]).schema_arrow, list[Any]()
+    for field in schema:
+        with suppress(ValueError):  # of types that datasets has not, as maps
+            Features.from_arrow_schema(pa.schema([field]))
+            known.append(field)
+    features = Features.from_arrow_schema(pa.schema(known, metadata=schema.metadata))
     count = sum(parquet(file).metadata.num_rows for file in files)
     return _table(features, count, partial(batches_of, files), columns, str(files[0]), files[0].parent)
 
@@ -110,7 +117,11 @@ def batches_of(files: list[Path], names: list[str]) -> Iterator[tuple[str, int, 
     for file in files:
         first = 0
         try:
-            for batch in parquet(file).iter_batches(AT_ONCE, columns=names):
+            table = parquet(file)
+            there = table.schema_arrow.names
+            if missing := [name for name in names if name not in there]:
+                raise GenlabError(f"{file} has no column {missing[0]!r} as {files[0]} has, only {', '.join(there)}")
+            for batch in table.iter_batches(AT_ONCE, columns=names):
                 yield str(file), first, batch
                 first += len(batch)
         except (pa.ArrowException, OSError) as error:

@@ -89,7 +89,7 @@ def _metadata(where: str, folder: PurePosixPath, text: Callable[[str], str], nam
     """One column of a table with file_name, by the names of images."""
     try:
         content = text(name).removeprefix("\ufeff")
-        lines = (line for line in content.splitlines() if line.strip())
+        lines = (line for line in content.split("\n") if line.strip())
         rows = (
             [*csv.DictReader(io.StringIO(content))] if name.endswith(".csv") else [json.loads(line) for line in lines]
         )

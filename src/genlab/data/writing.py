@@ -54,7 +54,8 @@ def write(folder: Path, split: str, record: Manifest, blocks: Blocks) -> Manifes
                     part.add(block)
         if "x" not in part.files:
             raise GenlabError(
-                f"the {split} split of {record['source']} has no image in it: set data.source.splits.{split}"
+                f"the {split} split of {record['source']} has no image in it: set data.source.splits.train and "
+                "data.source.splits.test"
             )
         with writing(folder):
             files = {f"{split}.{name}": file.place() for name, file in part.files.items()}

@@ -61,7 +61,7 @@ class Empirical:
     def like(self, x: Tensor) -> Tensor:
         self._fits(x.shape[1:])
         index = torch.randint(len(self.train), (len(x),), device=x.device)
-        return self.train.to(x.device)[index].to(x.dtype)
+        return self.train[index.cpu()].to(x.device, x.dtype)
 
     def sample(self, noise: NoiseStream, shape: tuple[int, ...]) -> Tensor:
         self._fits(shape[1:])
@@ -74,7 +74,7 @@ class Empirical:
         """Train rows, any by chance."""
         self._fits(shape[1:])
         index = (noise.uniform((shape[0], 1))[:, 0] * len(self.train)).long()
-        return self.train.to(noise.device)[index]
+        return self.train[index.cpu()].to(noise.device)
 
     def _fits(self, shape: tuple[int, ...]) -> None:
         if self.train.shape[1:] != tuple(shape):
