@@ -73,6 +73,20 @@ def test_finished_is_not_repeated_unless_forced(outputs: Path, capsys: pytest.Ca
     assert len(after) == len(before.splitlines())
 
 
+def test_a_smaller_budget_takes_nothing_from_the_record_of_a_finished_run(
+    outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, tiny = Run(outputs / "run"), [*FAMILIES["vae"], *TINY]
+    objective = train(preflight("train", [*tiny, "trainer.max_images=40", "evaluation.n=8"]), run.path)
+    before = run.status
+    assert train(preflight("train", [*tiny, "trainer.max_images=16"]), run.path) == objective, "evaluation.n=0"
+    assert "already finished, and trained to 48 images" in capsys.readouterr().out
+    assert run.status == before
+    assert train(preflight("train", [*tiny, "trainer.max_images=16", "evaluation.n=9"]), run.path) != objective
+    assert "trained to 48 images already: only drawn and scored again" in capsys.readouterr().out
+    assert run.status["max_images"] == run.config["trainer"]["max_images"] == 40
+
+
 def test_a_signal_after_the_end_does_not_unfinish_a_run(
     outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

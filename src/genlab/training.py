@@ -110,6 +110,12 @@ class Session:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without which cuBLAS is not
             torch.backends.cudnn.benchmark = False
             torch.use_deterministic_algorithms(True)
+        # with force the others may be here before the first has cleared the folder
+        state = self.run.load_checkpoint() if self.leader or not self.config.force else None
+        if state is not None:  # no record says less than what was trained
+            known = min(state["images_seen"], self.run.status.get("max_images", 0))
+            options.max_images = self.report.max_images = max(options.max_images, known)
+            self.plain["trainer"]["max_images"] = options.max_images
         torch.manual_seed(key(self.config.seed, "initialization"))
         self.module = build(self.config.model)
         if self.sharded and not self.module.shards:
@@ -122,8 +128,6 @@ class Session:
         self.source = build(self.config.data.source)
         budget = (self.config.seed, options.max_images, options.serve, options.serve_share)
         self.data = DataModule(self.source, options.batch, *budget)
-        # with force the others may be here before the first has cleared the folder
-        state = self.run.load_checkpoint() if self.leader or not self.config.force else None
         here = resuming.conditions(options, self.device)
         if state is not None:
             going_on = state["images_seen"] < options.max_images
@@ -191,6 +195,8 @@ class Session:
         """Fit, then draw and score with the averaged weights; what cannot draw has the last validation as its score."""
         if self.images_seen < self.config.trainer.max_images or self.owing:
             self.fit()
+        elif self.leader:
+            print(f"genlab: trained to {self.images_seen} images already: only drawn and scored again: {self.run.path}")
         self.module.to(self.device)  # Lightning may leave it on the CPU
         self.ema.place(self.device)
         self.ema.agree(self.module)
