@@ -87,7 +87,9 @@ class Session:
 
     def __init__(self, config: DictConfig, run: Run, report: Report, leader: bool):
         plain: Any = OmegaConf.to_container(config, resolve=True)
-        self.config, self.plain = config, {key: value for key, value in plain.items() if key != "hydra"}
+        # trust is the word of whoever typed it, and no property of the run
+        self.trust: bool = config.get("trust", False)
+        self.config, self.plain = config, {k: v for k, v in plain.items() if k not in ("hydra", "trust")}
         self.run, self.report, self.leader = run, report, leader
         self.clock, self.finite = Clock(), Finite(run, config.trainer.skip_nonfinite)
         self.sharded = sharded(config.trainer)
@@ -117,15 +119,15 @@ class Session:
             options.max_images = self.report.max_images = max(options.max_images, known)
             self.plain["trainer"]["max_images"] = options.max_images
         torch.manual_seed(key(self.config.seed, "initialization"))
-        self.module = build(self.config.model)
+        self.module = build(self.config.model, self.trust)
         if self.sharded and not self.module.shards:
             name = type(self.module).__name__
             raise GenlabError(f"trainer=fsdp is for diffusion and flow matching: a {name} trains with trainer=ddp")
         self.module.accumulate = options.accumulate
         if options.sync_batchnorm:
             synchronize(self.module)
-        self.ema = EMA(self.module, options.batch, partial(build, self.config.model))
-        self.source = build(self.config.data.source)
+        self.ema = EMA(self.module, options.batch, partial(build, self.config.model, self.trust))
+        self.source = build(self.config.data.source, self.trust)
         budget = (self.config.seed, options.max_images, options.serve, options.serve_share)
         self.data = DataModule(self.source, options.batch, *budget)
         here = resuming.conditions(options, self.device)
@@ -136,7 +138,7 @@ class Session:
             self.ema.restore(state["averages"])
             self.module.images_seen, self.clock.seconds = state["images_seen"], state["seconds"]
             self.owing = state["owing"]
-        self.tracker = build(redact(self.plain["logger"])) if self.leader else Nothing()
+        self.tracker = build(redact(self.plain["logger"]), self.trust) if self.leader else Nothing()
         if self.config.evaluation.n and self.module.judged_by is None:
             self.scoring  # noqa: B018 - an extractor that cannot be had is heard of before training, and not after it
         self.callbacks = self._callbacks(state, here)
@@ -183,7 +185,7 @@ class Session:
 
     @cached_property
     def scoring(self) -> Scoring:
-        return Scoring(self.plain, self.source, self.device)
+        return Scoring(self.plain, self.source, self.device, self.trust)
 
     @property
     def device(self) -> torch.device:
@@ -256,7 +258,7 @@ class Session:
 
     def _score_best(self, state: dict[str, Any] | None) -> list[dict[str, Any]]:
         assert state is not None, "the first rank has read it"
-        module = build(self.config.model)
+        module = build(self.config.model, self.trust)
         average = {name.replace("/", "."): value for name, value in state["averages"]["ema"].items()}
         adopt(module, state["state_dict"] | average, str(self.run.path))
         module.to(self.device).images_seen = state["images_seen"]
