@@ -85,7 +85,7 @@ def test_what_is_added_and_new_passes() -> None:
 
 def test_what_a_file_of_the_users_reads_passes(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment" / "own.yaml").write_text("# @package _global_\noptimizer: {lr: ${lucky}}\n")
+    (tmp_path / "experiment" / "own.yaml").write_text("# @package _global_\noptimizer:\n  lr: ${lucky}\n")
     assert preflight("train", ["+lucky=3", "experiment=own,digits/vae"], [str(tmp_path)]).optimizer.lr == 3
 
 
@@ -113,6 +113,18 @@ def test_the_command_answers_at_once_without_torch(arguments: list[str], tmp_pat
     expected = 0 if "--help" in arguments else 2
     assert done.returncode == expected, done.stderr
     assert len(done.stderr.splitlines()) == (0 if expected == 0 else 1)
+
+
+def test_help_shows_the_usage_to_a_reader_who_may_leave_and_a_mistake_is_one_line_of_cfg_too() -> None:
+    pipe = subprocess.Popen([sys.executable, "-m", "genlab.train", "--help"], stdout=-1, stderr=-1, text=True)
+    assert pipe.stdout is not None
+    assert pipe.stdout.readline().startswith("usage: genlab train")
+    pipe.stdout.close()
+    assert pipe.stderr is not None
+    assert (pipe.stderr.read(), pipe.wait()) == ("", 0)
+    command = [sys.executable, "-m", "genlab", "train", "experiment=null", "--cfg", "job"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "genlab: experiment=null: none of a group is written ~experiment\n")
 
 
 def test_the_run_directory_depends_on_what_is_learned_and_nothing_else() -> None:

@@ -81,6 +81,7 @@ def test_a_smaller_budget_takes_nothing_from_the_record_of_a_finished_run(
 ) -> None:
     run, tiny = Run(outputs / "run"), [*FAMILIES["vae"], *TINY]
     objective = train(preflight("train", [*tiny, "trainer.max_images=40", "evaluation.n=8"]), run.path)
+    assert capsys.readouterr().out.startswith(f"genlab: finished: {run.path}: fd_digits {objective:.4g}, trained for ")
     before = run.status
     assert train(preflight("train", [*tiny, "trainer.max_images=16"]), run.path) == objective, "evaluation.n=0"
     assert "already finished, and trained to 48 images" in capsys.readouterr().out

@@ -203,15 +203,20 @@ class Session:
         self.ema.place(self.device)
         self.ema.agree(self.module)
         objective, judge = None, self.module.judged_by
+        metric = judge
         with self.ema.applied(self.module) as module:
             if self.leader and (judge is None or self.module.reconstructs):
                 self._draw(module)
             if judge is not None:
                 objective = self.validation.last.get(f"val/{judge}") if self.leader else None
             elif self.config.evaluation.n:
-                objective = self._evaluate(module)
+                metric, objective = self._evaluate(module)
         self.end("finished", None, objective)
         self.meets = True
+        if self.leader:
+            self.report.stop()  # which would print this on its own stream
+            scored = "not scored" if objective is None else f"{metric} {objective:.4g}"
+            print(f"genlab: finished: {self.run.path}: {scored}, trained for {self.clock.seconds:.0f} s")
         return objective
 
     def fit(self) -> None:
@@ -240,21 +245,22 @@ class Session:
         self.run.picture("data.png", picture(held_out[:n]))
         self.tracker.picture("samples", self.run.picture("final.png", picture(shown)), module.images_seen)
 
-    def _evaluate(self, module: GenerativeModule) -> float | None:
-        """Score the module as it stands, and before it the best checkpoint that training kept, if that is another one."""
+    def _evaluate(self, module: GenerativeModule) -> tuple[str, float] | tuple[None, None]:
+        """Score the module as it stands, and before it the best checkpoint that training kept, if that is another one; the
+        first metric and its value, on the first rank."""
         self.report.phase("evaluating", self.images_seen)
         best, earlier = self.run.load_checkpoint("best") if self.leader else None, []
         if any(gathered({ranks()[0]: best is not None and best["images_seen"] != self.images_seen}).values()):
             earlier = self._score_best(best or self.run.load_checkpoint("best"))
         rows = self.scoring.module(module, self.plain["model"], "ema", self.clock.seconds)
         if not self.leader:
-            return None
+            return None, None
         self.guard.patient = True  # a signal that comes between here and `end` repeats no rows
         self.run.append("metrics.jsonl", *earlier, *rows)
         self.tracker.summarize({f"best/{row['metric']}": row["value"] for row in earlier})
         self.tracker.summarize({row["metric"]: row["value"] for row in rows})
         self.tracker.summarize({"protocol": rows[0]["protocol"]})
-        return rows[0]["value"]
+        return rows[0]["metric"], rows[0]["value"]
 
     def _score_best(self, state: dict[str, Any] | None) -> list[dict[str, Any]]:
         assert state is not None, "the first rank has read it"
