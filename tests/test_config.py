@@ -31,6 +31,19 @@ from genlab.instantiation import build
         ("+trainer.max_imagez=5", "did you mean trainer.max_images?"),
         ("++model.clases=3", "did you mean model.classes?"),
         ("+experimnt=digits/ddpm", "did you mean experiment?"),
+        ("+max_images=9", "did you mean trainer.max_images?: nothing would read"),
+        ("+data.bogus=1", "no key 'data.bogus'"),
+        ("+trainer.foo=3", "no key 'trainer.foo'"),
+        ("+new.key=3", "no key 'new.key'"),
+        ("trainer.max_images=1e5", "converted to Integer: write 100000"),
+        ("seed=-1", "seed=-1: at least 0"),
+        ("model_name=../../evil", "model_name=../../evil: a name of a folder within outputs"),
+        ("model_name=", "model_name=: a name of a folder within outputs"),
+        ("~network", "~network: some network is needed: choose network=OPTION"),
+        ("~sampler", "model=ddpm needs some sampler: choose sampler=OPTION"),
+        ("network=null", "network=null: some network is needed: choose network=OPTION"),
+        ("sampler=null", "for a model that needs one, sampler=OPTION"),
+        ("experiment=digits/vae,digits/ddmp", "did you mean digits/ddpm?"),
         ("trainer.max_images=abc", "trainer.max_images: Value 'abc'"),
         ("seed=", "seed: Value ''"),
         ("optimizer.lr=fast", "optimizer.lr: Value 'fast'"),
@@ -72,13 +85,27 @@ def test_keys_of_every_option_are_known_by_their_whole_names() -> None:
 
 def test_what_is_added_and_new_passes() -> None:
     """Options of what is built that conf/ does not list."""
-    config = preflight("train", ["+optimizer.algorithm.amsgrad=true", "++trainer.max_images=7", "+note=mine"])
-    assert (config.optimizer.algorithm.amsgrad, config.trainer.max_images, config.note) == (True, 7, "mine")
+    config = preflight("train", ["+optimizer.algorithm.amsgrad=true", "++trainer.max_images=7"])
+    assert (config.optimizer.algorithm.amsgrad, config.trainer.max_images) == (True, 7)
+    assert preflight("train", ["+note=mine", "logger.project=${note}"]).logger.project == "mine"
+
+
+def test_what_a_file_of_the_users_reads_passes(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "own.yaml").write_text("# @package _global_\noptimizer:\n  lr: ${lucky}\n")
+    assert preflight("train", ["+lucky=3", "experiment=own,digits/vae"], [str(tmp_path)]).optimizer.lr == 3
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["trian"], ["train", "trainer.max_imagez=5"], ["sample", "--help"], ["evaluate", "--help"]],
+    [
+        ["--help"],
+        ["trian"],
+        ["train", "--help"],
+        ["train", "trainer.max_imagez=5"],
+        ["sample", "--help"],
+        ["evaluate", "--help"],
+    ],
 )
 def test_the_command_answers_at_once_without_torch(arguments: list[str], tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
@@ -93,6 +120,18 @@ def test_the_command_answers_at_once_without_torch(arguments: list[str], tmp_pat
     expected = 0 if "--help" in arguments else 2
     assert done.returncode == expected, done.stderr
     assert len(done.stderr.splitlines()) == (0 if expected == 0 else 1)
+
+
+def test_help_shows_the_usage_to_a_reader_who_may_leave_and_a_mistake_is_one_line_of_cfg_too() -> None:
+    pipe = subprocess.Popen([sys.executable, "-m", "genlab.train", "--help"], stdout=-1, stderr=-1, text=True)
+    assert pipe.stdout is not None
+    assert pipe.stdout.readline().startswith("usage: genlab train")
+    pipe.stdout.close()
+    assert pipe.stderr is not None
+    assert (pipe.stderr.read(), pipe.wait()) == ("", 0)
+    command = [sys.executable, "-m", "genlab", "train", "experiment=null", "--cfg", "job"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "genlab: experiment=null: none of a group is written ~experiment\n")
 
 
 def test_the_run_directory_depends_on_what_is_learned_and_nothing_else() -> None:

@@ -120,6 +120,24 @@ def test_what_hydra_refuses_is_not_reported_as_an_earlier_sweep(folder: Path) ->
     assert "compared" not in done.stdout
 
 
+def test_what_lies_beside_a_sweep_of_ones_own_is_no_group(folder: Path) -> None:
+    (folder / "own.yaml").write_text(MINE)
+    (folder / "model").mkdir()
+    (folder / "seed").mkdir()
+    done = genlab_sweep(folder, "own.yaml", "model=vae")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_sweep_of_something_else_leaves_the_records_of_the_first(folder: Path) -> None:
+    for arguments in ([], ["model=vae"], ["nothing=1"]):
+        genlab_sweep(folder, "mine", *arguments)
+    assert len(json.loads((folder / "outputs/sweeps/mine/jobs.json").read_text())) == 2
+    names = {sweep.folder("mine", a.split()) for a in ("", "seeds=3", "hydra.launcher.jobs=1 outputs=o")}
+    assert names == {"mine"}
+    assert sweep.folder("mine", ["a=1", "b=2", "hydra.sweeper.trials=9"]) == sweep.folder("mine", ["b=2", "a=1"])
+    assert sweep.folder("mine", ["a=1"]) != sweep.folder("mine", ["a=1", "hydra/sweeper=optuna"]) != "mine"
+
+
 def test_an_unknown_sweep_names_its_nearest(folder: Path) -> None:
     done = genlab_sweep(folder, "mina")
     assert done.returncode == 2

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ import pytest
 import torch
 
 from genlab.callbacks.guard import Preempted
-from genlab.config import preflight
+from genlab.config import preflight, run_dir
 from genlab.errors import GenlabError
+from genlab.evaluate import Options, rescore
+from genlab.rerun import rerun
 from genlab.run import Run
 from genlab.tracking import Nothing
 from genlab.training import train
@@ -72,6 +75,21 @@ def test_finished_is_not_repeated_unless_forced(outputs: Path, capsys: pytest.Ca
     train(preflight("train", [*overrides, "force=true"]), outputs / "run")
     after = [json.loads(line) for line in (outputs / "run" / "metrics.jsonl").read_text().splitlines()]
     assert len(after) == len(before.splitlines())
+
+
+def test_a_smaller_budget_takes_nothing_from_the_record_of_a_finished_run(
+    outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, tiny = Run(outputs / "run"), [*FAMILIES["vae"], *TINY]
+    objective = train(preflight("train", [*tiny, "trainer.max_images=40", "evaluation.n=8"]), run.path)
+    assert capsys.readouterr().out.startswith(f"genlab: finished: {run.path}: fd_digits {objective:.4g}, trained for ")
+    before = run.status
+    assert train(preflight("train", [*tiny, "trainer.max_images=16"]), run.path) == objective, "evaluation.n=0"
+    assert "already finished, and trained to 48 images" in capsys.readouterr().out
+    assert run.status == before
+    assert train(preflight("train", [*tiny, "trainer.max_images=16", "evaluation.n=9"]), run.path) != objective
+    assert "trained to 48 images already: only drawn and scored again" in capsys.readouterr().out
+    assert run.status["max_images"] == run.config["trainer"]["max_images"] == 40
 
 
 def test_a_signal_after_the_end_does_not_unfinish_a_run(
@@ -141,6 +159,35 @@ def test_another_sampler_scores_a_finished_run_again_without_training(outputs: P
     assert after is not None
     assert before["seconds"] == after["seconds"]
     assert len((outputs / "run" / "history.jsonl").read_text().splitlines()) == 1
+
+
+MINE = """
+import torch
+class Net(torch.nn.Conv2d):
+    def __init__(self, channels, **_): super().__init__(channels, channels, 1)
+    def forward(self, x, c, y=None): return super().forward(x)
+"""
+
+
+def test_a_class_of_the_users_own_is_trained_and_scored_by_his_word_alone(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (outputs / "mine.py").write_text(MINE)
+    monkeypatch.syspath_prepend(outputs)
+    overrides = [*FAMILIES["diffusion"], *TINY, "trainer.max_images=32", "network._target_=mine.Net"]
+    with pytest.raises(GenlabError, match=r"mine\.Net is not genlab's own.*trust=true"):
+        train(preflight("train", overrides), outputs / "run")
+    config = preflight("train", [*overrides, "trust=true"])
+    assert run_dir(config) == run_dir(preflight("train", overrides))
+    train(config, outputs / "run")
+    assert "trust" not in Run(outputs / "run").config
+    for trust in (True, False):
+        with nullcontext() if trust else pytest.raises(GenlabError, match="refused"):
+            rescore(outputs / "run", ["frechet"], Options(trust=trust), ["evaluation.n=8"])
+    Run(outputs / "run").write_config({**Run(outputs / "run").config, "trust": True})
+    with pytest.raises(GenlabError, match="refused"):
+        rerun(outputs / "run", None, [])
+    rerun(outputs / "run", None, [], trust=True)
 
 
 def test_every_number_carries_its_protocol(outputs: Path) -> None:

@@ -10,6 +10,8 @@ from PIL import Image
 import genlab.data.__main__ as data
 from genlab import evaluate, sample
 from genlab.config import preflight
+from genlab.options import overridden
+from genlab.run import Run
 from genlab.training import train
 
 TINY = ["trainer.batch=16", "trainer.max_images=32", "evaluation.n=8", "logger=none"]
@@ -55,6 +57,12 @@ def test_another_sampler_is_recorded_with_the_number(run: Path, monkeypatch: pyt
     assert row["protocol"]["sampler"]["_target_"].endswith("DDIM")
     assert (row["protocol"]["nfe"], row["protocol"]["n_fake"]) == (3, 6)
     assert row["evaluation"] != rows[0]["evaluation"]
+
+
+def test_a_choice_leaves_the_keys_that_were_typed_before_it(run: Path) -> None:
+    config = overridden(Run(run).config, ["sampler.steps=3", "sampler=ddim", "evaluation.n=9", "evaluation=offline"])
+    assert config["model"]["sampler"]["_target_"].endswith("DDIM")
+    assert (config["model"]["sampler"]["steps"], config["evaluation"]["n"]) == (3, 9)
 
 
 def test_raw_and_averaged_weights_differ(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from genlab.errors import GenlabError
+from genlab.recorded import leads_out
 from genlab.schemas import TrainConfig
 from genlab.stages import recorded, weights_of
 
@@ -121,12 +122,19 @@ def preflight(name: str, overrides: Sequence[str], searchpath: Sequence[str] = (
         raise GenlabError(f"cannot read the override: {line_of(error)}") from None
     for override in parsed:
         group = override.key_or_group
+        if group in NEEDED and (override.is_delete() or override.value() is None):
+            raise GenlabError(f"{override.input_line}: some {group} is needed: choose {group}=OPTION")
         if override.value() is None and not override.is_delete() and (conf_dir() / group).is_dir():
-            raise GenlabError(f"{group}=null: none of a group is written ~{group}")
+            hint = ", and for a model that needs one, sampler=OPTION" if group == "sampler" else ""
+            raise GenlabError(f"{group}=null: none of a group is written ~{group}{hint}")
+        if override.is_sweep_override() and (conf_dir() / group).is_dir():
+            for value in () if isinstance(override.value(), IntervalSweep) else override.sweep_string_iterator():
+                if said := _unknown(group, value, searchpath):
+                    raise GenlabError(said)
     if searchpath:
         first.append(f"hydra.searchpath=[{','.join(f'file://{path}' for path in searchpath)}]")
     config = _compose(name, first)
-    _refuse_mistyped(name, [text for text in first if text.startswith("+")])
+    _refuse_mistyped(name, first, searchpath)
     if check:
         _check(config)
     return config
@@ -166,12 +174,9 @@ def _explain(name: str, overrides: list[str], error: Exception) -> str:
     known = known_keys(name)
     for text in overrides:
         key = text.split("=", 1)[0].lstrip("+~").split("@")[0]
-        folder = conf_dir() / key
-        if folder.is_dir() and "=" in text:
-            options = sorted(str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("[!_]*.yaml"))
-            value = text.split("=", 1)[1]
-            if value not in options and value != "null":
-                return f"no {key} {value!r}{near(value, options)}; there is {', '.join(options)}"
+        if (conf_dir() / key).is_dir() and "=" in text:
+            if said := _unknown(key, text.split("=", 1)[1]):
+                return said
         elif key not in known and not key.startswith("hydra") and not text.startswith("+"):
             return f"no key {key!r}{near(key, known)}"
     if isinstance(error, AssertionError):  # OmegaConf's own, of a key within one that is null
@@ -180,15 +185,39 @@ def _explain(name: str, overrides: list[str], error: Exception) -> str:
     return line_of(error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error)
 
 
-def _refuse_mistyped(name: str, additions: list[str]) -> None:
-    """Raise GenlabError for a key that is added with + and nearly one that there is: nothing would read it."""
+def _unknown(group: str, value: str, searchpath: Sequence[str] = ()) -> str | None:
+    """What to say of a choice that a group does not have; None of one that it has."""
+    folders = [Path(root) / group for root in (conf_dir(), *searchpath)]
+    options = sorted({str(p.relative_to(f).with_suffix("")) for f in folders for p in f.rglob("[!_]*.yaml")})
+    if value in options or value == "null" or any((f / f"{value}.yaml").is_file() for f in folders):
+        return None
+    return f"no {group} {value!r}{near(value, options)}; there is {', '.join(options)}"
+
+
+def _refuse_mistyped(name: str, overrides: list[str], searchpath: Sequence[str]) -> None:
+    """Raise GenlabError for a key that is added with + where nothing would read it: one that is nearly one that there is,
+    one more of a group whose keys are settled, or one of its own that no other override and no file of the user's names."""
+    additions = [text for text in overrides if text.startswith("+")]
     known = known_keys(name) if additions else []
     for text in additions:
         key = text.split("=", 1)[0].lstrip("+").split("@")[0]
+        if (
+            key in known
+            or "/" in key
+            or key.split(".")[0] == "hydra"
+            or any((Path(p) / key).is_dir() for p in searchpath)
+        ):
+            continue
+        top, nested, _ = key.partition(".")
+        files = (path.read_text(errors="replace") for root in searchpath for path in Path(root).rglob("*.yaml"))
+        own_key = top not in {k.split(".")[0] for k in known}
+        named = own_key and any(re.search(rf"\$\{{[^}}]*\b{top}\b", t) for t in (*overrides, *files) if t != text)
+        if (own_key and not named) or (nested and key.rpartition(".")[0] in SETTLED):
+            raise GenlabError(f"no key {key!r}{near(key, known)}: nothing would read what + adds there")
         owner, dot, own = key.rpartition(".")
         siblings = [k[len(owner + dot) :] for k in known if k.rpartition(".")[0] == owner]
         close = difflib.get_close_matches(own, siblings, n=1, cutoff=0.8)
-        if close and own not in siblings and owner.split(".")[0] != "hydra":
+        if close and own not in siblings and not named:
             raise GenlabError(f"no key {key!r}, which + would add for nothing - did you mean {owner}{dot}{close[0]}?")
 
 
@@ -242,6 +271,8 @@ def line_of(error: Exception) -> str:
         return ours
     if "is not in struct" in message:  # a key of another option of its group
         return f"no key {full_key!r} in what was chosen there"
+    if whole := re.search(r"Value '(\d+)\.0' of type 'float' could not be converted to Integer", message):
+        message += f": write {whole[1]}"
     return f"{full_key}: {message}" if full_key else message
 
 
@@ -250,6 +281,12 @@ def _check(config: DictConfig) -> None:
     missing = [str(key) for key in OmegaConf.missing_keys(config)]
     if missing:
         raise GenlabError(f"no value for {', '.join(sorted(missing))}")
+    if config.sampler is None and {"denoiser", "joint"} & config.model.keys():  # others have a prior
+        raise GenlabError(f"model={config.model_name} needs some sampler: choose sampler=OPTION")
+    if not config.model_name or leads_out(config.model_name):
+        raise GenlabError(f"model_name={config.model_name}: a name of a folder within outputs is needed")
+    if config.seed < 0:
+        raise GenlabError(f"seed={config.seed}: at least 0 is needed")
     trainer = config.trainer
     for key in ("max_images", "batch", "accumulate", "devices", "num_nodes", "keep", "log_every"):
         if trainer[key] < 1:
@@ -295,6 +332,8 @@ def _check(config: DictConfig) -> None:
     check_writable(Path(run_dir(config)))
 
 
+SETTLED = ("data", "optimizer", "trainer", "logger", "evaluation", "evaluation.reference")  # by schemas.py
+NEEDED = ("data", "network", "optimizer", "model", "trainer", "logger", "evaluation")  # some option of each
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # others would round noise schedules and likelihoods too
 FLOORS = ("train", "train_full", "test", "test_full", "noise")
 

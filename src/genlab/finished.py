@@ -25,7 +25,8 @@ def tell(
 
 
 def finished(config: DictConfig, folder: Path) -> dict[str, Any] | None:
-    """The status of a run that is trained to its budget and scored as `config` asks, once that has been told; else None."""
+    """The status of a run that is trained to its budget and scored as `config` asks, if it asks for a score, once that has
+    been told; else None."""
     status, budget = json_object(folder / "status.json"), config.trainer.max_images
     if config.force or status.get("state") != "finished" or status["images_seen"] < budget:
         return None
@@ -34,7 +35,7 @@ def finished(config: DictConfig, folder: Path) -> dict[str, Any] | None:
         return None
     plain: Any = OmegaConf.to_container(config, resolve=True)
     recorded, asked = configuration(folder), redact(plain)
-    if any(recorded.get(key) != asked.get(key) for key in SCORED):
+    if config.evaluation.n and any(recorded.get(key) != asked.get(key) for key in SCORED):
         return None
     tell(folder, "finished", status["images_seen"], budget, status["objective"], None)
     more = f", and trained to {seen} images" if (seen := status["images_seen"]) >= budget + config.trainer.batch else ""

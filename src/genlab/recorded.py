@@ -49,9 +49,14 @@ def checked(config: Any, origin: str) -> dict[str, Any]:
             raise GenlabError(
                 f"{origin} holds an interpolation '${{' in {key}: refused, a recorded configuration has none"
             )
-        if key in ("name", "names", "model_name") and (text.startswith(("/", "~")) or ".." in text.split("/")):
+        if key in ("name", "names", "model_name") and leads_out(text):
             raise GenlabError(f"{origin} holds a {key} that leads out of its folder: refused ({text})")
     return config
+
+
+def leads_out(name: str) -> bool:
+    """Whether a name of a folder is a way out of the one that it stands in."""
+    return name.startswith(("/", "~")) or ".." in name.split("/")
 
 
 def here(config: dict[str, Any]) -> dict[str, Any]:

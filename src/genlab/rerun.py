@@ -1,4 +1,4 @@
-"""usage: genlab rerun RUN [out=FOLDER] [trainer.KEY=VALUE ...] [logger.KEY=VALUE ...]
+"""usage: genlab rerun RUN [out=FOLDER] [trust=true] [trainer.KEY=VALUE ...] [logger.KEY=VALUE ...]
 
 Trains the recorded configuration of a run once more, in a folder of its own beside it (RUN with -rerun before its seed)
 unless out= names another; RUN itself is left as it is. The same command again continues it. In the end it says whether the
@@ -21,7 +21,7 @@ from genlab.options import verb
 FREE = ("trainer", "logger")  # what says how a run is run, and not what it is
 
 
-def rerun(path: Path, out: Path | None, overrides: list[str]) -> Path:
+def rerun(path: Path, out: Path | None, overrides: list[str], trust: bool = False) -> Path:
     """Train the configuration of the run at `path` again, and return the new run's folder; raises GenlabError for what can
     be mended."""
     from omegaconf import OmegaConf
@@ -43,7 +43,7 @@ def rerun(path: Path, out: Path | None, overrides: list[str]) -> Path:
             known = [f"{group}.{name}" for group in FREE for name in config[group]]
             raise GenlabError(f"{key} cannot be set here{near(key, known)}; what a run learns is the record's")
         config[group][leaf] = OmegaConf.from_dotlist([f"value={value}"])["value"]
-    config.force = False
+    config.force, config.trust = False, trust  # whatever the record says
     folder = out or path.resolve().with_name(re.sub(r"(-s\d+)?$", r"-rerun\1", path.resolve().name, count=1))
     if folder.resolve() == path.resolve():
         raise GenlabError(f"out={folder} is the run itself: name another folder")
@@ -95,10 +95,10 @@ def _act(arguments: list[str]) -> None:
     if len(words) != 1:
         raise GenlabError(f"one RUN is needed, not {len(words)}: {' '.join(words)}")
     path, out = Path(words[0]), Path(places[-1]) if places else None
-    overrides = [a for a in arguments if "=" in a and not a.startswith("out=")]
+    overrides = [a for a in arguments if "=" in a and not a.startswith(("out=", "trust="))]
     for line in versions(path) if leader() and (path / "config.yaml").is_file() else ():
         print(f"genlab: {printable(line)}: bits may differ", file=sys.stderr)
-    folder = rerun(path, out, overrides)
+    folder = rerun(path, out, overrides, "trust=true" in arguments)
     if leader():  # Lightning executes this command again for every rank
         print(f"genlab: {printable(folder)}: {difference(path, folder)}")
 

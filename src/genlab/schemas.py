@@ -130,3 +130,4 @@ class TrainConfig:
     seed: int = 0
     outputs: str = "outputs"
     force: bool = False
+    trust: bool = False  # build classes that are not genlab's own; of this command alone, and never recorded

@@ -15,10 +15,13 @@ A search draws values in place of running all of them; hydra/sweeper=random draw
       'optimizer.lr=tag(log,interval(1e-5,1e-2))' 'network.width=16,32'
 
 Runs that are finished are not repeated, and interrupted ones continue: the same command resumes a sweep, or a search.
-outputs/sweeps/NAME holds jobs.json, a log for each run, and report/index.html; of a search, study.json and its journal.
+outputs/sweeps/NAME, or NAME-HASH where the command line changes what is swept (all but seeds=K), holds jobs.json, a log for
+each run, and report/index.html; of a search, study.json and its journal.
 """
 
+import hashlib
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,11 +94,22 @@ def multirun(flags: Sequence[str]) -> int:
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
 
 
-def report(sweep: Path) -> None:
-    """Compare the runs that the jobs of a sweep have left."""
+def folder(name: str, arguments: Sequence[str]) -> str:
+    """The name of a sweep, and where its command line changes what is swept a hash of that; more seeds are the same sweep."""
+    where = ("seeds=", "outputs=", "hydra.", "hydra/launcher=")
+    changes = sorted(argument for argument in arguments if not argument.startswith(where))
+    return f"{name}-{hashlib.sha256(json.dumps(changes).encode()).hexdigest()[:8]}" if changes else name
+
+
+def records(sweep: Path) -> list[Path]:
+    """What the launcher and a search write of the jobs, as far as it is there."""
+    return [path for path in (sweep / "jobs.json", sweep / "study.json") if path.is_file()]
+
+
+def report(sweep: Path, files: Sequence[Path]) -> None:
+    """Compare the runs that the jobs in the records of a sweep have left."""
     from genlab.compare import compare
 
-    files = [path for path in (sweep / "jobs.json", sweep / "study.json") if path.is_file()]
     jobs = [job for path in files for job in json.loads(path.read_text())]  # those of a study that ended before as well
     runs = list(dict.fromkeys(Path(job["run_dir"]) for job in jobs if job["run_dir"]))
     runs = [run for run in runs if (run / "config.yaml").is_file()]
@@ -104,9 +118,9 @@ def report(sweep: Path) -> None:
     compare(runs, sweep / "report").show()
 
 
-def failures(sweep: Path) -> list[str]:
+def failures(files: Sequence[Path]) -> list[str]:
     """A line for each job that failed."""
-    jobs = json.loads((sweep / "jobs.json").read_text()) if (sweep / "jobs.json").is_file() else []
+    jobs = [job for path in files if path.name == "jobs.json" for job in json.loads(path.read_text())]
     failed = [job for job in jobs if job["state"] == "failed"]
     lines = [f"  {job['name']}: {job['why']} (log: {job['log']})" for job in failed]
     return (
@@ -120,18 +134,19 @@ def run(name: str, arguments: Sequence[str]) -> int:
     """Run a sweep to its report, and return its exit code."""
     file, overrides = find(name), expanded(arguments)
     config = preflight("train", swept(file, overrides))
-    sweep = Path(config.outputs) / "sweeps" / file.stem
-    for record in ("jobs.json", "study.json"):  # of an earlier command
-        (sweep / record).unlink(missing_ok=True)
-    flags = [f"--config-dir={file.parent}", f"--config-name={file.stem}", "--multirun"]
+    sweep = Path(config.outputs) / "sweeps" / folder(file.stem, arguments)
+    earlier = {path: path.stat().st_mtime_ns for path in records(sweep)}
+    alone = sweep / "config"  # folders beside the file would be groups to Hydra
+    alone.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file, alone / file.name)
+    flags = [f"--config-dir={alone.absolute()}", f"--config-name={file.stem}", "--multirun"]
     code = multirun([*flags, *overrides, f"hydra.sweep.dir='{sweep}'"])
+    written = [path for path in records(sweep) if path.stat().st_mtime_ns != earlier.get(path)]
     if code in STOPPED:
         print("genlab: stopped; the same command continues the sweep", file=sys.stderr)
-    elif any(
-        (sweep / record).is_file() for record in ("jobs.json", "study.json")
-    ):  # or Hydra refused a job's configuration
-        report(sweep)
-        for line in failures(sweep):
+    elif written:  # or Hydra refused a job's configuration
+        report(sweep, written)
+        for line in failures(written):
             print(line, file=sys.stderr)
     return code
 

@@ -5,6 +5,8 @@ continues an interrupted run, and does not repeat a finished one (force=true doe
 """
 
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import hydra
@@ -14,6 +16,7 @@ from omegaconf import DictConfig
 from genlab.config import conf_dir, preflight, run_dir
 from genlab.errors import GenlabError
 from genlab.finished import finished
+from genlab.printing import say
 
 
 def _task(config: DictConfig) -> float | None:
@@ -34,16 +37,24 @@ def _task(config: DictConfig) -> float | None:
 
 def main() -> None:
     arguments = get_args_parser().parse_args()
-    prints_only = (
-        arguments.help or arguments.hydra_help or arguments.cfg or arguments.info or arguments.shell_completion
-    )
-    if not prints_only and arguments.config_name in (None, "train") and arguments.config_path is None:
+    prints_only = arguments.help or arguments.hydra_help or arguments.cfg or arguments.info
+    unchecked = arguments.help or arguments.hydra_help or arguments.info or arguments.shell_completion
+    if not unchecked and arguments.config_name in (None, "train") and arguments.config_path is None:
         try:
-            preflight("train", arguments.overrides, [arguments.config_dir] if arguments.config_dir else [])
+            places = [arguments.config_dir] if arguments.config_dir else []
+            preflight("train", arguments.overrides, places, check=not arguments.cfg)
         except GenlabError as error:
             print(f"genlab: {error}", file=sys.stderr)
             sys.exit(2)
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(_task)()
+    run = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(_task)
+    if prints_only:
+        try:
+            with redirect_stdout(StringIO()) as shown:
+                run()
+        finally:  # Hydra leaves after its help
+            say((f"{__doc__}\n" if arguments.help else "") + shown.getvalue().rstrip("\n"))
+    else:
+        run()
 
 
 if __name__ == "__main__":

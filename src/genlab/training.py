@@ -88,7 +88,9 @@ class Session:
 
     def __init__(self, config: DictConfig, run: Run, report: Report, leader: bool):
         plain: Any = OmegaConf.to_container(config, resolve=True)
-        self.config, self.plain = config, {key: value for key, value in plain.items() if key != "hydra"}
+        # trust is the word of whoever typed it, and no property of the run
+        self.trust: bool = config.get("trust", False)
+        self.config, self.plain = config, {k: v for k, v in plain.items() if k not in ("hydra", "trust")}
         self.run, self.report, self.leader = run, report, leader
         self.stamp = stamp(config.data.source.get("path"))
         self.clock, self.finite = Clock(), Finite(run, config.trainer.skip_nonfinite)
@@ -112,22 +114,26 @@ class Session:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without which cuBLAS is not
             torch.backends.cudnn.benchmark = False
             torch.use_deterministic_algorithms(True)
+        # with force the others may be here before the first has cleared the folder
+        state = self.run.load_checkpoint() if self.leader or not self.config.force else None
+        if state is not None:  # no record says less than what was trained
+            known = min(state["images_seen"], self.run.status.get("max_images", 0))
+            options.max_images = self.report.max_images = max(options.max_images, known)
+            self.plain["trainer"]["max_images"] = options.max_images
         torch.manual_seed(key(self.config.seed, "initialization"))
-        self.module = build(self.config.model)
+        self.module = build(self.config.model, self.trust)
         if self.sharded and not self.module.shards:
             name = type(self.module).__name__
             raise GenlabError(f"trainer=fsdp is for diffusion and flow matching: a {name} trains with trainer=ddp")
         self.module.accumulate = options.accumulate
         if options.sync_batchnorm:
             synchronize(self.module)
-        self.ema = EMA(self.module, options.batch, partial(build, self.config.model))
-        self.source = build(self.config.data.source)
+        self.ema = EMA(self.module, options.batch, partial(build, self.config.model, self.trust))
+        self.source = build(self.config.data.source, self.trust)
         if (path := getattr(self.source, "path", None)) is not None:
             self.plain["data"]["source"]["path"] = str(path)  # absolute, so that whoever reads the record finds it
         budget = (self.config.seed, options.max_images, options.serve, options.serve_share)
         self.data = DataModule(self.source, options.batch, *budget)
-        # with force the others may be here before the first has cleared the folder
-        state = self.run.load_checkpoint() if self.leader or not self.config.force else None
         if state is not None:
             adopt(self.module, state["state_dict"], str(self.run.path))  # or refuse, before any data are read
         here = resuming.conditions(options, self.device, self.source)
@@ -137,7 +143,7 @@ class Session:
             self.ema.restore(state["averages"])
             self.module.images_seen, self.clock.seconds = state["images_seen"], state["seconds"]
             self.owing = state["owing"]
-        self.tracker = build(redact(self.plain["logger"])) if self.leader else Nothing()
+        self.tracker = build(redact(self.plain["logger"]), self.trust) if self.leader else Nothing()
         if self.config.evaluation.n and self.module.judged_by is None:
             self.scoring  # noqa: B018 - an extractor that cannot be had is heard of before training, and not after it
         self.callbacks = self._callbacks(state, here)
@@ -184,7 +190,7 @@ class Session:
 
     @cached_property
     def scoring(self) -> Scoring:
-        return Scoring(self.plain, self.source, self.device)
+        return Scoring(self.plain, self.source, self.device, self.trust)
 
     @property
     def device(self) -> torch.device:
@@ -196,19 +202,26 @@ class Session:
         """Fit, then draw and score with the averaged weights; what cannot draw has the last validation as its score."""
         if self.images_seen < self.config.trainer.max_images or self.owing:
             self.fit()
+        elif self.leader:
+            print(f"genlab: trained to {self.images_seen} images already: only drawn and scored again: {self.run.path}")
         self.module.to(self.device)  # Lightning may leave it on the CPU
         self.ema.place(self.device)
         self.ema.agree(self.module)
         objective, judge = None, self.module.judged_by
+        metric = judge
         with self.ema.applied(self.module) as module:
             if self.leader and (judge is None or self.module.reconstructs):
                 self._draw(module)
             if judge is not None:
                 objective = self.validation.last.get(f"val/{judge}") if self.leader else None
             elif self.config.evaluation.n:
-                objective = self._evaluate(module)
+                metric, objective = self._evaluate(module)
         self.end("finished", None, objective)
         self.meets = True
+        if self.leader:
+            self.report.stop()  # which would print this on its own stream
+            scored = "not scored" if objective is None else f"{metric} {objective:.4g}"
+            print(f"genlab: finished: {self.run.path}: {scored}, trained for {self.clock.seconds:.0f} s")
         return objective
 
     def fit(self) -> None:
@@ -237,25 +250,26 @@ class Session:
         self.run.picture("data.png", picture(held_out[:n]))
         self.tracker.picture("samples", self.run.picture("final.png", picture(shown)), module.images_seen)
 
-    def _evaluate(self, module: GenerativeModule) -> float | None:
-        """Score the module as it stands, and before it the best checkpoint that training kept, if that is another one."""
+    def _evaluate(self, module: GenerativeModule) -> tuple[str, float] | tuple[None, None]:
+        """Score the module as it stands, and before it the best checkpoint that training kept, if that is another one; the
+        first metric and its value, on the first rank."""
         self.report.phase("evaluating", self.images_seen)
         best, earlier = self.run.load_checkpoint("best") if self.leader else None, []
         if any(gathered({ranks()[0]: best is not None and best["images_seen"] != self.images_seen}).values()):
             earlier = self._score_best(best or self.run.load_checkpoint("best"))
         rows = self.scoring.module(module, self.plain["model"], "ema", self.clock.seconds)
         if not self.leader:
-            return None
+            return None, None
         self.guard.patient = True  # a signal that comes between here and `end` repeats no rows
         self.run.append("metrics.jsonl", *earlier, *rows)
         self.tracker.summarize({f"best/{row['metric']}": row["value"] for row in earlier})
         self.tracker.summarize({row["metric"]: row["value"] for row in rows})
         self.tracker.summarize({"protocol": rows[0]["protocol"]})
-        return rows[0]["value"]
+        return rows[0]["metric"], rows[0]["value"]
 
     def _score_best(self, state: dict[str, Any] | None) -> list[dict[str, Any]]:
         assert state is not None, "the first rank has read it"
-        module = build(self.config.model)
+        module = build(self.config.model, self.trust)
         average = {name.replace("/", "."): value for name, value in state["averages"]["ema"].items()}
         adopt(module, state["state_dict"] | average, str(self.run.path))
         module.to(self.device).images_seen = state["images_seen"]

@@ -2,10 +2,11 @@ import io
 import json
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from genlab.errors import GenlabError
-from genlab.report.figures import colours, cost, curves, denoising
+from genlab.report.figures import _panel, colours, cost, curves, denoising
 from genlab.report.grids import side_by_side
 from genlab.report.records import read_run
 from genlab.report.tables import build
@@ -45,6 +46,14 @@ def test_cost_is_drawn_for_any_sign(tmp_path, values, fabricate, measured):
 def test_nothing_to_show_is_no_figure(tmp_path, fabricate):
     table = table_of(fabricate(tmp_path, [], grids=()))
     assert (side_by_side(table), curves(table), cost(table)) == (None, None, None)
+
+
+@pytest.mark.parametrize(("n", "marker"), [(1, "o"), (2, "None")])
+def test_a_single_point_of_a_curve_is_seen(tmp_path, n, marker, fabricate):
+    lines = [json.dumps({"images_seen": i, "train/loss": 2.0}) for i in range(n)]
+    ax = Figure().subplots()
+    _panel(ax, "ddpm", [(read_run(fabricate(tmp_path, history="\n".join(lines))), "train/loss", {})], "grey")
+    assert [line.get_marker() for line in ax.lines] == [marker]
 
 
 def test_dark_and_light_differ_in_their_ground_only(tmp_path, fabricate):

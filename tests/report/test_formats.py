@@ -98,6 +98,13 @@ def test_the_terminal_shows_what_fits_and_names_the_rest(tmp_path, fabricate, me
     assert "…" not in text
 
 
+def test_a_narrow_terminal_gives_up_the_count_of_seeds_before_the_leading_metric(tmp_path, fabricate, measured):
+    text = printed(wide(tmp_path, fabricate, measured), 40)
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 40
+    assert "12.35" in text
+    assert "in the files only: seeds" in " ".join(text.split())
+
+
 def test_a_wide_terminal_shows_everything(tmp_path, fabricate, measured):
     text = printed(wide(tmp_path, fabricate, measured), 240)
     assert "in the files only" not in text

@@ -85,6 +85,14 @@ def test_every_picture_has_a_text_and_every_control_a_name(tmp_path, fabricate):
     assert sum(tag == "th" and attrs.get("scope") == "col" for tag, attrs in elements) == 4
 
 
+def test_the_leading_metric_stands_beside_the_model(tmp_path, fabricate, measured):
+    fabricate(tmp_path / "runs", [measured("fd_digits", 5.25), measured("recall", 0.5)])
+    table = re.search(r'<table class="metrics">.*?</table>', page_of(tmp_path), re.DOTALL)[0]
+    assert re.findall(r"<button[^>]*>([^<]*)", table) == ["model", "fd_digits ↓", "seeds", "images seen", "recall ↓"]
+    line = table[table.index('<tbody class="models">') :]
+    assert re.findall(r'<t[hd][^>]*data-value="([^"]*)"', line) == ["ddpm", "5.25", "1", "2000", "0.5"]
+
+
 def test_the_grids_of_all_models_share_one_slider_over_training(tmp_path, fabricate):
     fabricate(tmp_path / "runs", grids=("000000500.png", "000001000.png", "final.png", "data.png"))
     fabricate(tmp_path / "runs", model="gan", grids=("000000800.png",))

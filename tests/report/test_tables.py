@@ -138,6 +138,16 @@ def test_configurations_of_one_model_are_told_apart_by_what_differs(tmp_path, fa
     assert {row.label for row in tables(*paths)[0].rows} == {"ddpm (lr=0.1)", "ddpm (lr=0.2)"}
 
 
+def test_a_label_says_one_thing_once_and_in_four_digits_where_these_suffice(tmp_path, fabricate):
+    def labels(place, *rates):
+        settings = [{"optimizer": {"lr": lr}, "model": {"optimizer": {"lr": lr}}} for lr in rates]
+        paths = [fabricate(tmp_path / place, name=f"r{i}", config=config) for i, config in enumerate(settings)]
+        return {row.label for row in tables(*paths)[0].rows}
+
+    assert labels("a", 0.0024825113, 0.1) == {"ddpm (lr=0.002483)", "ddpm (lr=0.1)"}
+    assert labels("b", 0.0024825113, 0.0024825114) == {"ddpm (lr=0.0024825113)", "ddpm (lr=0.0024825114)"}
+
+
 def test_one_configuration_in_two_places_is_told_apart_by_its_place(tmp_path, fabricate):
     labels = [row.label for row in tables(fabricate(tmp_path / "old"), fabricate(tmp_path / "new"))[0].rows]
     assert len(set(labels)) == 2

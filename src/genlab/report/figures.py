@@ -62,7 +62,8 @@ def _panel(ax: Axes, heading: str, lines: list[tuple[RunRecord, str, dict[str, A
     values = []
     for run, key, style in lines:
         x, y = _series(run, key)
-        ax.plot(x, y, **{"lw": 1.2, "ms": 3} | style)
+        alone: dict[str, Any] = {"marker": "o"} if len(x) == 1 else {}  # of which there is no line
+        ax.plot(x, y, **{"lw": 1.2, "ms": 3} | alone | style)
         values += y
     if values and min(values) > 0 and max(values) > 20 * min(values):
         ax.set_yscale("log")

@@ -277,6 +277,13 @@ def _references(runs: list[RunRecord], usual: dict[str, dict[str, Any]]) -> tupl
     return tuple(Row(label, rows[kind, label, n], kind=kind, n=n) for kind, label, n in by_kind)
 
 
+def _brief(value: object, others: list[object]) -> str:
+    """A setting in words: a float by four digits, where these tell it from the others."""
+    short = f"{value:.4g}" if isinstance(value, float) else printable(value)
+    rest = [other for other in others if isinstance(other, float) and other != value]
+    return printable(value) if short in [f"{other:.4g}" for other in rest] else short
+
+
 def _labels(groups: list[list[RunRecord]]) -> list[str]:
     """The model's name, with the settings that tell a group from others of the same model."""
     labels = []
@@ -284,7 +291,9 @@ def _labels(groups: list[list[RunRecord]]) -> list[str]:
         own = flat(first.config)
         rivals = [flat(other.config) for other, *_ in groups if other.model == first.model]
         differ = [k for k in own if not k.startswith(MACHINE) and any(own[k] != rival.get(k) for rival in rivals)]
-        settings = [f"{key.rsplit('.')[-1]}={printable(own[key])}" for key in differ]
+        settings = list(
+            dict.fromkeys(f"{k.rsplit('.')[-1]}={_brief(own[k], [r.get(k) for r in rivals])}" for k in differ)
+        )
         suffix = ", ".join(settings) if 0 < len(settings) <= 3 else first.group.name
         labels.append(f"{first.model} ({suffix})" if len(rivals) > 1 else first.model)
     # The same configuration trained in two places, say by two versions of the code, differs in its place only.

@@ -17,17 +17,21 @@ TELLING = ("nfe", "ms_per_sample", "bits_per_dim")
 def rendered(table: Table, width: int) -> Group:
     """One table within a width, with its footnotes, what did not finish, and which columns had no room."""
     columns, spreads = table.columns, [column for column in table.columns if column.metric not in COSTS]
-    if _width(_grid(table, columns, spreads)) > width:
+    if _width(_grid(table, columns, spreads, True)) > width:
         columns, spreads = (), spreads[:1]
+    lead = table.columns[:1]
+    counted = _width(_grid(table, lead, spreads[:1], True)) <= width  # a number tells more than how many are behind it
+    if not counted and _width(_grid(table, lead, spreads[:1], False)) > width:
+        spreads = []
     for column in sorted(table.columns, key=lambda column: _importance(column, table)):
         wider = tuple(other for other in table.columns if other in (*columns, column))
-        if _width(_grid(table, wider, spreads)) <= width:
+        if _width(_grid(table, wider, spreads, counted)) <= width:
             columns = wider
-    hidden = [column.metric for column in table.columns if column not in columns]
+    hidden = ([] if counted else ["seeds"]) + [c.metric for c in table.columns if c not in columns]
     lines = [f"{symbol} {note}" for note, symbol in table.symbols.items()]
     lines += [f"{row.label}: {row.state}" for row in table.rows if row.state] + table.alarms
     lines += [f"in the files only: {', '.join(hidden)}"] if hidden else []
-    return Group(_grid(table, columns, spreads), *(Text(f"  {line}", style="dim") for line in lines), Text(""))
+    return Group(_grid(table, columns, spreads, counted), *(Text(f"  {line}", style="dim") for line in lines), Text(""))
 
 
 def _importance(column: Column, table: Table) -> tuple[int, int]:
@@ -37,11 +41,12 @@ def _importance(column: Column, table: Table) -> tuple[int, int]:
     return rank, place
 
 
-def _grid(table: Table, columns: Sequence[Column], spreads: Sequence[Column]) -> Grid:
-    """The table with some of its columns, and the spread of some of those."""
+def _grid(table: Table, columns: Sequence[Column], spreads: Sequence[Column], counted: bool) -> Grid:
+    """The table with some of its columns, the spread of some of those, and how many seeds there are."""
     grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=Text(f" {table.data}", "bold"), title_justify="left")
     grid.add_column("model", max_width=24)
-    grid.add_column("seeds", justify="right", no_wrap=True)
+    if counted:
+        grid.add_column("seeds", justify="right", no_wrap=True)
     for column in columns:
         grid.add_column(
             Text(title(column).replace(" ↓", "\n↓").replace(" ↑", "\n↑").replace(" →", "\n→")),
@@ -53,7 +58,8 @@ def _grid(table: Table, columns: Sequence[Column], spreads: Sequence[Column]) ->
         texts = [_text(row, column, table, spread=column in spreads) for column in columns]
         is_last_reference = row in table.references[-1:]
         style = "" if row.runs else "dim"
-        grid.add_row(Text(row.label + state), Text(row.size), *texts, style=style, end_section=is_last_reference)
+        size = [Text(row.size)] if counted else []
+        grid.add_row(Text(row.label + state), *size, *texts, style=style, end_section=is_last_reference)
     return grid
 
 
