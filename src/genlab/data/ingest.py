@@ -23,24 +23,9 @@ from genlab.data.texts import beside
 from genlab.errors import GenlabError
 
 SUFFIXES = (
-    *(
-        ".png",
-        ".jpg",
-        ".jpeg",
-        ".webp",
-        ".bmp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".jp2",
-        ".jpe",
-        ".jfif",
-        ".avif",
-    ),
-    *(".apng", ".dib", ".pbm", ".pnm", ".j2k", ".tga"),
-)
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".bmp", ".dib", ".gif", ".apng", ".tif", ".tiff",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".tga",
+)  # fmt: skip
 
 
 def from_path(path: Path, columns: Columns) -> dict[str, Part]:
