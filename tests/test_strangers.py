@@ -300,3 +300,8 @@ def test_what_strangers_write_moves_no_terminal_and_tells_no_secret(
     assert all("<script>alert" not in page for page in pages)
     for path in (*run.rglob("*"), *(tmp_path / "report").rglob("*")):
         assert not (path.is_file() and SECRET.encode() in path.read_bytes()), path
+
+
+def test_a_class_of_ones_own_that_is_not_found() -> None:
+    with pytest.raises(GenlabError, match=r"'nowhere\.Net' \(is it on PYTHONPATH\?\)$"):
+        build({"_target_": "nowhere.Net"}, trust=True)

@@ -53,4 +53,7 @@ def build(node: Any, trust: bool = False) -> Any:
         cause = error.__cause__
         if isinstance(cause, GenlabError):
             raise cause from None
-        raise GenlabError(f"cannot build {plain.get('_target_')}: {line_of(error)}") from error
+        told = line_of(error).replace(
+            ", set env var HYDRA_FULL_ERROR=1 to see chained exception.", " (is it on PYTHONPATH?)"
+        )
+        raise GenlabError(f"cannot build {plain.get('_target_')}: {told}") from error
