@@ -69,6 +69,13 @@ def test_a_mistake_is_one_line_that_names_the_remedy(override: str, hint: str) -
     assert "\n" not in str(caught.value)
 
 
+def test_of_a_mistyped_recipe_only_those_beside_it_are_named() -> None:
+    with pytest.raises(GenlabError, match="did you mean digits/ddpm") as caught:
+        preflight("train", ["experiment=digits/ddmp"])
+    assert "digits/vae" in str(caught.value)
+    assert "cifar10" not in str(caught.value)
+
+
 @pytest.mark.parametrize("condition", ["null", "tokens", "factors"])
 def test_labels_that_the_data_do_not_serve_are_refused(condition: str) -> None:
     shapes = ["data=shapes", "model=ddpm", "network=unet_small", f"data.source.condition={condition}"]

@@ -191,7 +191,8 @@ def _unknown(group: str, value: str, searchpath: Sequence[str] = ()) -> str | No
     options = sorted({str(p.relative_to(f).with_suffix("")) for f in folders for p in f.rglob("[!_]*.yaml")})
     if value in options or value == "null" or any((f / f"{value}.yaml").is_file() for f in folders):
         return None
-    return f"no {group} {value!r}{near(value, options)}; there is {', '.join(options)}"
+    beside = [option for option in options if "/" in value and option.startswith(value.partition("/")[0] + "/")]
+    return f"no {group} {value!r}{near(value, options)}; there is {', '.join(beside or options)}"
 
 
 def _refuse_mistyped(name: str, overrides: list[str], searchpath: Sequence[str]) -> None:
