@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from genlab.config import known_keys, preflight, run_dir
+from genlab.config import preflight, run_dir
 from genlab.errors import GenlabError
+from genlab.hints import known_keys
 from genlab.instantiation import build
 
 

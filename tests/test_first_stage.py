@@ -13,11 +13,12 @@ import yaml
 from genlab import first_stage
 from genlab.averaging import Constant
 from genlab.codec import Vectors
-from genlab.config import conf_dir, preflight, run_dir
+from genlab.config import preflight, run_dir
 from genlab.data.digits import Digits
 from genlab.errors import GenlabError
 from genlab.evaluate import Options, rescore
 from genlab.first_stage import Latent
+from genlab.folders import conf_dir
 from genlab.gaussian.denoiser import Denoiser, Time
 from genlab.gaussian.grids import Trailing
 from genlab.gaussian.parametrization import X

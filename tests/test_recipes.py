@@ -12,8 +12,9 @@ import yaml
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-from genlab.config import conf_dir, preflight, sweeps_dir
+from genlab.config import preflight
 from genlab.errors import GenlabError
+from genlab.folders import conf_dir, sweeps_dir
 from genlab.instantiation import build
 from genlab.training import train
 

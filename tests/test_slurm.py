@@ -157,7 +157,7 @@ def test_tasks_per_node_equal_the_devices() -> None:
     assert config.trainer.devices == 4
     from hydra import compose, initialize_config_dir
 
-    from genlab.config import conf_dir
+    from genlab.folders import conf_dir
 
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         whole = compose(

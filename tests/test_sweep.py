@@ -11,8 +11,9 @@ import yaml
 from omegaconf import OmegaConf
 
 from genlab import sweep
-from genlab.config import conf_dir, preflight, sweeps_dir
+from genlab.config import preflight
 from genlab.errors import GenlabError
+from genlab.folders import conf_dir, sweeps_dir
 
 PROGRAM = """
 import json, os, sys

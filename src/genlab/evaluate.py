@@ -22,8 +22,8 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
-from genlab.config import near
 from genlab.errors import GenlabError, printable
+from genlab.hints import near
 from genlab.options import RECORDED, overridden, parse, verb
 
 TRAIN_EXTRACTOR, LIKELIHOOD = "--train-extractor", "likelihood"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genlab import __version__
-from genlab.config import check_writable
+from genlab.checks import check_writable
 from genlab.errors import GenlabError, printable
 from genlab.options import parse, verb
 

@@ -8,8 +8,9 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from genlab.config import conf_dir, line_of, near
 from genlab.errors import GenlabError
+from genlab.folders import conf_dir
+from genlab.hints import line_of, near
 
 SCHEMAS = {"genlab.optimization.Optimization"}  # named in schemas.py, and not in conf/
 TORCH_OPTIMIZERS = {f"torch.optim.{name}" for name in ("Adam", "Adamax", "AdamW", "RMSprop", "SGD")}

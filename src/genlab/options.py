@@ -8,8 +8,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from genlab.config import check_evaluation, conf_dir, known_keys, line_of, near
+from genlab.checks import check_evaluation
+from genlab.config import register
 from genlab.errors import GenlabError
+from genlab.folders import conf_dir
+from genlab.hints import known_keys, line_of, near
 from genlab.printing import say
 from genlab.recorded import here
 
@@ -19,6 +22,8 @@ RECORDED = {
     "likelihood": "model.density",
     "evaluation": "evaluation",
 }  # groups that may differ from the run's own
+
+register()  # the resolvers that options are written with
 
 
 def verb(usage: str, act: Callable[[list[str]], None], interrupted: str = "nothing was written") -> None:

@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from genlab.config import check_writable, near
+from genlab.checks import check_writable
 from genlab.errors import GenlabError, printable
+from genlab.hints import near
 from genlab.launched import leader
 from genlab.options import verb
 

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genlab.config import check_writable
+from genlab.checks import check_writable
 from genlab.errors import GenlabError, printable
 from genlab.options import overridden, parse, verb
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from genlab.config import near
 from genlab.data.source import Source
 from genlab.errors import GenlabError
 from genlab.evaluation.evaluator import Evaluator
@@ -14,6 +13,7 @@ from genlab.evaluation.model import score_model
 from genlab.evaluation.protocol import Protocol
 from genlab.evaluation.reference import References, imported
 from genlab.files import sha256
+from genlab.hints import near
 from genlab.instantiation import build
 from genlab.module import GenerativeModule
 from genlab.recorded import here

@@ -29,8 +29,10 @@ from pathlib import Path
 import yaml
 from omegaconf import OmegaConf
 
-from genlab.config import near, preflight, sweeps_dir
+from genlab.config import preflight
 from genlab.errors import GenlabError
+from genlab.folders import sweeps_dir
+from genlab.hints import near
 from genlab.printing import say
 
 STOPPED = (129, 130, 143)  # 128 + SIGHUP, SIGINT, SIGTERM

@@ -13,9 +13,10 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
-from genlab.config import conf_dir, preflight, run_dir
+from genlab.config import preflight, run_dir
 from genlab.errors import GenlabError
 from genlab.finished import finished
+from genlab.folders import conf_dir
 from genlab.printing import say
 
 

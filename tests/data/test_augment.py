@@ -7,8 +7,8 @@ import torch
 import yaml
 from torch import Tensor
 
-from genlab.config import conf_dir
 from genlab.data.augment import Drawn, Geometric
+from genlab.folders import conf_dir
 from genlab.instantiation import build
 
 

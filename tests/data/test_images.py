@@ -16,9 +16,10 @@ import torch
 from PIL import Image
 
 import genlab.data.__main__ as data
-from genlab.config import conf_dir, learned, preflight
+from genlab.config import learned, preflight
 from genlab.data.images import Images
 from genlab.errors import GenlabError
+from genlab.folders import conf_dir
 from genlab.instantiation import build
 
 RNG = np.random.default_rng(0)

@@ -9,9 +9,9 @@ import scipy.stats
 import torch
 from omegaconf import OmegaConf
 
-from genlab.config import conf_dir
 from genlab.data.planar import Grid, Ring
 from genlab.data.subspaces import Subspaces
+from genlab.folders import conf_dir
 
 OFFSETS = [-1.0, -0.5, 0.0, 0.5, -2.0, -2.5, 10.0, 0.25, -13.0, -5.5]
 VEEGAN = Subspaces(OFFSETS)

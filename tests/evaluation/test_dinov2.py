@@ -11,11 +11,11 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from genlab.config import conf_dir
 from genlab.errors import GenlabError
 from genlab.evaluation.dinov2 import DINOv2, _interpolate
 from genlab.evaluation.resize import Pillow
 from genlab.evaluation.weights import Weights
+from genlab.folders import conf_dir
 
 TINY: dict[str, Any] = {
     "hidden_size": 32,

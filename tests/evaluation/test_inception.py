@@ -10,11 +10,11 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from genlab.config import conf_dir
 from genlab.errors import GenlabError
 from genlab.evaluation.inception import Convolution, Inception, Network, average, maximum
 from genlab.evaluation.resize import Pillow, TF1Bilinear
 from genlab.evaluation.weights import Weights
+from genlab.folders import conf_dir
 from genlab.instantiation import build
 
 PROBE = Path(__file__).parents[1] / "fidelity_probe.py"

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import nn
 
-from genlab.config import conf_dir
+from genlab.folders import conf_dir
 from genlab.instantiation import build
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from genlab.config import conf_dir
 from genlab.errors import GenlabError
+from genlab.folders import conf_dir
 from genlab.networks.adm import ADM
 from genlab.networks.autoencoder import Decoder, Encoder
 from genlab.networks.dcgan import Discriminator, Generator

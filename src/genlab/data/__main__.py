@@ -17,8 +17,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from genlab.config import conf_dir, near, preflight
+from genlab.config import preflight
 from genlab.errors import GenlabError
+from genlab.folders import conf_dir
+from genlab.hints import near
 from genlab.options import verb
 from genlab.printing import say
 

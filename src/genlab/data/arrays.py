@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from genlab.config import line_of
 from genlab.data.rows import Columns, Keep, Part, Row
 from genlab.errors import GenlabError
+from genlab.hints import line_of
 
 UNNAMED = {"arr_0": "x", "arr_1": "y"}
 UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)

@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from genlab.config import line_of
 from genlab.data.arrays import UNREADABLE, arrays
 from genlab.data.rows import TEST, TRAIN, Columns, Keep, Part, Row
 from genlab.data.tables import TABLES, saved, tables
 from genlab.data.texts import beside
 from genlab.errors import GenlabError
+from genlab.hints import line_of
 
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".bmp", ".dib", ".gif", ".apng", ".tif", ".tiff",

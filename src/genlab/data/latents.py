@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from genlab.config import line_of
 from genlab.data.arrays import Rows, by_split, single
 from genlab.data.cache import intact, load, prepared
 from genlab.data.identity import identity
@@ -19,6 +18,7 @@ from genlab.data.source import Batch
 from genlab.data.tables import batches_of, parquet
 from genlab.data.writing import Block, Blocks, Manifest
 from genlab.errors import GenlabError
+from genlab.hints import line_of
 
 FORMAT, BLOCK = 1, 256
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from genlab.config import near
 from genlab.data.source import Batch
 from genlab.errors import GenlabError
+from genlab.hints import near
 
 
 def _on_device(x: Tensor, device: torch.device) -> Tensor:

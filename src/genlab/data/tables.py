@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from genlab.config import line_of
 from genlab.data.rows import TEST, TRAIN, Columns, Keep, Part, Row
 from genlab.errors import GenlabError
+from genlab.hints import line_of
 
 # datasets and pyarrow take a second to import, so that each reader imports them itself
 AT_ONCE, PAGES = 64, 2**20  # rows and bytes of a table read at a time

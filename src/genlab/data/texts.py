@@ -10,8 +10,8 @@ from typing import overload
 
 import numpy as np
 
-from genlab.config import line_of
 from genlab.errors import GenlabError
+from genlab.hints import line_of
 
 METADATA = ("metadata.csv", "metadata.jsonl")  # as image folders of `datasets` have them
 Found = Mapping[str, str | None]  # captions by the names of images
