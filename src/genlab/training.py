@@ -23,14 +23,13 @@ from genlab.callbacks.guard import Guard, Preempted
 from genlab.callbacks.history import History
 from genlab.callbacks.occasion import Occasion
 from genlab.callbacks.progress import Report
-from genlab.callbacks.samples import Samples, count, frames, reconstructions
+from genlab.callbacks.samples import Samples
 from genlab.callbacks.validation import Validation
 from genlab.data.datamodule import DataModule
 from genlab.data.identity import stamp
 from genlab.errors import GenlabError
 from genlab.evaluation.banks import gathered, ranks
 from genlab.failures import explained
-from genlab.files import writing
 from genlab.finished import finished
 from genlab.fitting import lightning, sharded
 from genlab.instantiation import build
@@ -38,9 +37,8 @@ from genlab.launched import leader, local_rank
 from genlab.module import GenerativeModule
 from genlab.networks.batch_norm import synchronize
 from genlab.noise import key
-from genlab.pictures import film, picture
 from genlab.redaction import redact
-from genlab.run import SPACE, Run
+from genlab.run import Run
 from genlab.scoring import Scoring, adopt
 from genlab.tracking import Nothing, Tracker
 
@@ -167,9 +165,9 @@ class Session:
         if self.leader or self.sharded:
             pictures = options.sample_every if self.module.judged_by is None or self.module.reconstructs else 0
             held_out = self.source.split("test")
-            samples = Samples(run, self.tracker, self.config.seed, held_out.x, *kept, pictures)
+            self.samples = Samples(run, self.tracker, self.config.seed, held_out.x, *kept, pictures)
             self.validation = Validation(held_out, history, self.config.seed, *kept, options.validate_every)
-            self.occasions = [self.validation, samples, *self._evaluations(checkpoint, history)]
+            self.occasions = [self.validation, self.samples, *self._evaluations(checkpoint, history)]
             checkpoint.occasions = self.occasions
             curve = [] if history is None else [history]
             callbacks = [*own, *curve, *self.occasions, checkpoint, self.guard, *([self.report] if self.leader else [])]
@@ -211,7 +209,8 @@ class Session:
         metric = judge
         with self.ema.applied(self.module) as module:
             if self.leader and (judge is None or self.module.reconstructs):
-                self._draw(module)
+                self.report.phase("sampling", self.images_seen)
+                self.samples.final(module)
             if judge is not None:
                 objective = self.validation.last.get(f"val/{judge}") if self.leader else None
             elif self.config.evaluation.n:
@@ -231,24 +230,6 @@ class Session:
             os.environ[processes.LEADER] = str(os.getpid())
             self.launcher = trainer.strategy.launcher
         trainer.fit(self.module, self.data)
-
-    def _draw(self, module: GenerativeModule) -> None:
-        """samples/final.png, trajectory.webp and denoised.webp (x̂) from the run's own noise, and data.png to compare with.
-
-        What has no samples is shown by its reconstructions.
-        """
-        self.report.phase("sampling", self.images_seen)
-        n, held_out = count(module), self.source.split("test").x
-        if module.reconstructs:
-            shown = reconstructions(module, held_out[: n // 2])
-        else:
-            steps = list(frames(module, self.config.seed, n))
-            shown = steps[-1].x_t
-            with writing(self.run.path, SPACE):
-                self.run.samples.mkdir(exist_ok=True)
-                film(steps, self.run.samples, 40)
-        self.run.picture("data.png", picture(held_out[:n]))
-        self.tracker.picture("samples", self.run.picture("final.png", picture(shown)), module.images_seen)
 
     def _evaluate(self, module: GenerativeModule) -> tuple[str, float] | tuple[None, None]:
         """Score the module as it stands, and before it the best checkpoint that training kept, if that is another one; the

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from genlab.callbacks.occasion import Occasion
 from genlab.errors import GenlabError
+from genlab.files import writing
 from genlab.module import Frame, GenerativeModule
 from genlab.noise import NoiseStream, key
-from genlab.pictures import picture
-from genlab.run import Run
+from genlab.pictures import film, picture
+from genlab.run import SPACE, Run
 from genlab.tracking import Tracker
 
 
@@ -68,6 +69,20 @@ class Samples(Occasion):
             print(f"genlab: no picture at {module.images_seen} images: {error}", file=sys.stderr)
             return
         self.tracker.picture("samples", path, module.images_seen)
+
+    def final(self, module: GenerativeModule) -> None:
+        """Write final.png of a module as it stands, the way there (trajectory.webp, and x̂ as denoised.webp), and data.png to
+        compare with."""
+        if module.reconstructs:
+            shown = self._shown(module)
+        else:
+            steps = list(frames(module, self.seed, count(module)))
+            shown = steps[-1].x_t
+            with writing(self.run.path, SPACE):
+                self.run.samples.mkdir(exist_ok=True)
+                film(steps, self.run.samples, 40)
+        self.run.picture("data.png", picture(self.held_out[: count(module)]))
+        self.tracker.picture("samples", self.run.picture("final.png", picture(shown)), module.images_seen)
 
     def _shown(self, module: GenerativeModule) -> Tensor:
         if module.reconstructs:
