@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from genlab.config import preflight, run_dir
@@ -28,8 +29,10 @@ from genlab.training import train
 
 def run(sweep: str, outputs: str, overrides: list[str]) -> None:
     """Every job of a sweep that has not finished, seed by seed, so that all models have as many seeds at any time."""
-    choices = [item.partition("=") for item in swept(find(sweep), overrides)]
-    lists = {key: [value.strip() for value in values.split(",")] for key, _, values in choices}
+    lists: dict[str, list[str]] = {}
+    for choice in OverridesParser.create().parse_overrides(swept(find(sweep), overrides)):
+        key, _, value = str(choice.input_line).partition("=")
+        lists[key] = list(choice.sweep_string_iterator()) if choice.is_sweep_override() else [value]
     order = sorted(lists, key=lambda key: (key != "seed", key == "experiment"))
     for values in itertools.product(*(lists[key] for key in order)):
         job = [f"{key}={value}" for key, value in zip(order, values, strict=True)]
