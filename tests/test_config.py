@@ -60,6 +60,8 @@ from genlab.instantiation import build
         ("trainer.precision=bf16-true", "did you mean bf16-mixed?"),
         ("model.classes=5", "model.classes=5: the labels of digits are of 10 classes, so it is 10 or 0"),
         ("likelihood=null", "none of a group is written ~likelihood"),
+        ("network=noisy_mlp", "NoisyMLP is for points, and digits are images: choose another network=OPTION"),
+        ("data=planar/ring", "a side of images is asked for, and these data have none: choose another network=OPTION"),
         ("a b", "cannot read the override"),
     ],
 )

@@ -13,6 +13,7 @@ from genlab.hints import flatten, near
 from genlab.recorded import leads_out
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # others would round noise schedules and likelihoods too
+OF_POINTS = tuple(f"genlab.networks.mlp.{name}" for name in ("MLP", "ReLUMLP", "Maxout", "NoisyMLP", "TimeMLP"))
 FLOORS = ("train", "train_full", "test", "test_full", "noise")
 
 
@@ -48,6 +49,10 @@ def check_values(config: DictConfig) -> None:
     for key in flatten(config.network, "network.") if config.network else ():
         if key.endswith("width") and isinstance(width := OmegaConf.select(config, key), int) and width < 1:
             raise GenlabError(f"{key}={width}: at least 1 is needed")
+        if len(config.model.shape) == 3 and (target := OmegaConf.select(config, key)) in OF_POINTS:
+            raise GenlabError(
+                f"{target} is for points, and {config.data.name} are images: choose another network=OPTION"
+            )
     if config.guidance is not None and "guidance" not in config.model:
         raise GenlabError(f"model={config.model_name} takes no guidance: only diffusion models are guided")
     for group in ("objective", "penalty", "critic_augment"):

@@ -120,6 +120,8 @@ def line_of(error: Exception) -> str:
         return ours
     if "is not in struct" in message:  # a key of another option of its group
         return f"no key {full_key!r} in what was chosen there"
+    if re.search(r"Interpolation key '\w+\.shape\.[12]' not found", message):
+        return f"{full_key}: a side of images is asked for, and these data have none: choose another network=OPTION"
     if whole := re.search(r"Value '(\d+)\.0' of type 'float' could not be converted to Integer", message):
         message += f": write {whole[1]}"
     return f"{full_key}: {message}" if full_key else message

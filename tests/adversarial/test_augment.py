@@ -310,5 +310,7 @@ def test_bad_choices_are_refused() -> None:
         DiffAugment(1.0, 0.125, 1.5)
     with pytest.raises(GenlabError, match="every=0"):
         ada(every=0)
+    with pytest.raises(GenlabError, match="target=2: it is held against a mean of signs"):
+        ada(target=2)
     with pytest.raises(GenlabError, match="1 or 3 channels, not 2"):
         ada()(torch.zeros(1, 2, 4, 4))

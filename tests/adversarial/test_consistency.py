@@ -40,6 +40,16 @@ def test_a_change_that_the_critic_does_not_see_costs_nothing(quadratic: Any, pai
     assert Consistency(lambda x: x.flip(3), 10.0, 10.0).critic(shown(quadratic, *pair)).item() == pytest.approx(0)
 
 
+def test_each_image_of_a_pack_is_changed_by_itself(linear: Any, pair: Tensor, shown: Shown) -> None:
+    """T takes an image's mean off, and D(x) - D(T(x)) = w·mean."""
+    term = Consistency(lambda x: x - x.mean((1, 2, 3), keepdim=True), 1.0, 0.0)
+    x, w = pair[0], linear.w.detach()
+    apart, whole = ((w * mean).flatten(1).sum(1) for mean in (x.mean((2, 3), keepdim=True), x.mean((1, 2, 3), True)))
+    seen = shown(linear, *pair)
+    assert term.critic(seen._replace(packing=3)).item() == pytest.approx(apart.square().mean().item())
+    assert term.critic(seen).item() == pytest.approx(whole.square().mean().item())
+
+
 def test_latent_consistency_of_linear_players(linear: Any, shown: Shown) -> None:
     """D(G(z)) - D(G(z + δ)) = -a w·δ, of variance (a σ |w|)²; and |G(z) - G(z + δ)|² is a² σ² for each number."""
     torch.manual_seed(0)

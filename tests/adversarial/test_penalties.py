@@ -138,6 +138,7 @@ def test_weights_are_clipped_after_a_step_alone() -> None:
         lambda: R1(-0.1),
         lambda: R2(-0.1),
         lambda: WeightClipping(-0.01),
+        lambda: WeightClipping(0.0),
         lambda: Lazy(R1(1.0), 0),
         lambda: Lazy(R1(1.0), 1.5),  # type: ignore[arg-type]
         lambda: R1(float("nan")),

@@ -17,10 +17,14 @@ class Identity(nn.Module):
         return z if y is None else z + y[:, None]
 
 
+def drawn(truncation: Truncation, generator: nn.Module, noise: NoiseStream, size: tuple[int, int], y: Tensor | None):
+    return truncation.render(generator, truncation.latents(generator, noise, size), y)
+
+
 @pytest.mark.parametrize("value", [0.5, 2.0])
 def test_latents_are_normal_between_their_bounds(value: float) -> None:
     """The variance of N(0, 1) given |z| <= a is 1 - 2a φ(a)/(2Φ(a) - 1)."""
-    z = Truncation(value).sample(Identity(), NoiseStream(0), (20_000, 4), None)
+    z = drawn(Truncation(value), Identity(), NoiseStream(0), (20_000, 4), None)
     assert z.abs().max() <= value
     assert z.abs().max() > 0.99 * value
     density = math.exp(-(value**2) / 2) / math.sqrt(2 * math.pi)
@@ -33,13 +37,13 @@ def test_latents_are_normal_between_their_bounds(value: float) -> None:
 
 def test_a_sample_depends_on_its_row_alone_and_its_label() -> None:
     draw, y = Truncation(1.0), torch.arange(8)
-    whole = draw.sample(Identity(), NoiseStream(0), (8, 3), y)
+    whole = drawn(draw, Identity(), NoiseStream(0), (8, 3), y)
     parts = [
-        draw.sample(Identity(), NoiseStream(0, start), (n, 3), y[start : start + n]) for start, n in ((0, 5), (5, 3))
+        drawn(draw, Identity(), NoiseStream(0, start), (n, 3), y[start : start + n]) for start, n in ((0, 5), (5, 3))
     ]
     assert torch.equal(whole, torch.cat(parts))
     assert torch.equal(
-        whole - y[:, None], draw.sample(Identity(), NoiseStream(0), (8, 3), None).add(y[:, None]) - y[:, None]
+        whole - y[:, None], drawn(draw, Identity(), NoiseStream(0), (8, 3), None).add(y[:, None]) - y[:, None]
     )
 
 
@@ -51,9 +55,9 @@ def test_styles_are_drawn_towards_their_mean() -> None:
         generator(torch.randn(16, 6))
     generator.eval()
     plain = generator(NoiseStream(0).normal((5, 6)))
-    assert torch.equal(Truncation(1.0).sample(generator, NoiseStream(0), (5, 6), None), plain)
+    assert torch.equal(drawn(Truncation(1.0), generator, NoiseStream(0), (5, 6), None), plain)
     spread = [
-        Truncation(value).sample(generator, NoiseStream(0), (5, 6), None).std(0).mean().item()
+        drawn(Truncation(value), generator, NoiseStream(0), (5, 6), None).std(0).mean().item()
         for value in (1e-6, 0.5, 1.0)
     ]
     assert spread[0] < 1e-5

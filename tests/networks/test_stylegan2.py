@@ -122,6 +122,12 @@ def test_demodulation_in_float16_is_that_in_float32(scale: float) -> None:
     torch.testing.assert_close(found.float(), exact, rtol=0.01, atol=0.01)
 
 
+def test_images_are_summed_over_resolutions_in_float32() -> None:
+    generator = Generator(6, 1, 8, 8, 64, 8, 2, [1, 3, 3, 1], 0).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert generator(torch.randn(2, 6)).dtype == torch.float32
+
+
 def test_colours_are_modulated_and_not_demodulated() -> None:
     torch.manual_seed(0)
     layer, x, w = ToImage(4, 3, 5).double(), normal(2, 4, 3, 3), normal(2, 5)

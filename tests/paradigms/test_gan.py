@@ -12,6 +12,7 @@ from genlab.adversarial.augment import Augmentation, DiffAugment
 from genlab.adversarial.consistency import Consistency, LatentConsistency, LeCam
 from genlab.adversarial.objectives import Hinge, Minimax, NonSaturating, Relativistic, Wasserstein
 from genlab.adversarial.penalties import R1, GradientPenalty, Lazy, NoPenalty, Penalty, WeightClipping
+from genlab.adversarial.truncation import Truncation
 from genlab.config import preflight, run_dir
 from genlab.data.source import Batch
 from genlab.errors import GenlabError
@@ -469,6 +470,13 @@ def test_a_collapse_is_said_once_and_recorded_every_time(outputs, capsys):
     assert "train/alarm" not in (outputs / "diverse" / "history.jsonl").read_text()
 
 
+def test_what_walks_through_latents_walks_through_truncated_ones(build):
+    module = build(sampler=Truncation(0.5))
+    z = module.latents(NoiseStream(0), 64)
+    assert z.abs().max() <= 0.5
+    assert torch.equal(module.sample(NoiseStream(0), 64), module.render(z))
+
+
 # ---------------------------------------------------------------------- bad input
 
 
@@ -478,6 +486,11 @@ def test_a_collapse_is_said_once_and_recorded_every_time(outputs, capsys):
 def test_counts_that_are_none_are_refused(build, name, count):
     with pytest.raises(GenlabError, match=rf"model\.{name}={count}: at least 1 is needed, and a whole number"):
         build(**{name: count})
+
+
+def test_an_alarm_below_nothing_is_refused(build):
+    with pytest.raises(GenlabError, match=r"model\.collapse=-1: a share"):
+        build(collapse=-1)
 
 
 def test_images_that_are_not_square_are_refused(build):

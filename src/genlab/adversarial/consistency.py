@@ -30,9 +30,14 @@ class Consistency(Penalty):
 
     def critic(self, seen: Round) -> Tensor:
         assert seen.real_value is not None, "the critic's turn"
-        real = seen.real_value - seen.critic(self.change(seen.x.detach()), seen.y)
-        fake = seen.fake_value - seen.critic(self.change(seen.fake.detach()), seen.y)
+        real = seen.real_value - seen.critic(self._changed(seen, seen.x), seen.y)
+        fake = seen.fake_value - seen.critic(self._changed(seen, seen.fake), seen.y)
         return self.real * real.square().mean() + self.fake * fake.square().mean()
+
+    def _changed(self, seen: Round, x: Tensor) -> Tensor:
+        """T of each image of a pack by itself."""
+        images = x.detach().reshape(-1, x.shape[1] // seen.packing, *x.shape[2:])
+        return self.change(images).reshape(x.shape)
 
 
 class LatentConsistency(Penalty):

@@ -26,6 +26,7 @@ class Round(NamedTuple):
     fake_value: Tensor  # (B,) D(G(z))
     turn: int  # how many batches training saw before this one
     images_seen: int = 0  # and how many images
+    packing: int = 1  # samples side by side in the channels of each
 
 
 class Penalty(nn.Module, abc.ABC):
@@ -153,7 +154,8 @@ class WeightClipping(Penalty):
 
     def __init__(self, limit: float):
         super().__init__()
-        nonnegative(limit=limit)
+        if not limit > 0:
+            raise GenlabError(f"penalty limit={limit}: above 0, or every weight of the critic is 0")
         self.limit = limit
 
     def critic(self, seen: Round) -> Tensor:

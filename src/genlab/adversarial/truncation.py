@@ -25,11 +25,13 @@ class Truncation:
             raise GenlabError(f"truncation={value}: it is above 0, and smaller ones keep less of what was learned")
         self.value = value
 
-    def sample(self, generator: nn.Module, noise: NoiseStream, size: Sequence[int], y: Tensor | None) -> Tensor:
-        """G of size[0] latents of size[1] numbers; sample i depends on the stream's row i alone."""
-        if hasattr(generator, "style"):
-            return generator(noise.normal(size), y, truncation=self.value)
-        return generator(self.normal(noise.uniform(size)), y)
+    def latents(self, generator: nn.Module, noise: NoiseStream, size: Sequence[int]) -> Tensor:
+        """z of this size, of which row i depends on the stream's row i alone."""
+        return noise.normal(size) if hasattr(generator, "style") else self.normal(noise.uniform(size))
+
+    def render(self, generator: nn.Module, z: Tensor, y: Tensor | None) -> Tensor:
+        """G(z)."""
+        return generator(z, y, truncation=self.value) if hasattr(generator, "style") else generator(z, y)
 
     def normal(self, u: Tensor) -> Tensor:
         """Φ⁻¹(½ + (u - ½)(Φ(value) - Φ(-value))): the quantile of N(0, 1) within ±value at u in [0, 1)."""

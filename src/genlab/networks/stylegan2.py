@@ -196,11 +196,11 @@ class Generator(nn.Module):
             noise = z.new_empty(len(z), self.noises).normal_() if self.training else self.fixed.expand(len(z), -1)
         first, *rest = noise.split(self.areas, dim=1)
         x = self.convs[0](self.start.expand(len(z), -1, -1, -1), w, first)
-        image = self.images[0](x, w)
+        image = wide(self.images[0](x, w))  # summed in float32, as in its code
         layers = zip(self.ups, list(self.convs)[1:], list(self.images)[1:], rest[::2], rest[1::2], strict=True)
         for up, conv, to_image, one, other in layers:
             x = conv(up(x, w, one), w, other)
-            image = self.grow(image) + to_image(x, w)
+            image = self.grow(image) + wide(to_image(x, w))
         return image
 
 

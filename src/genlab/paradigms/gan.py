@@ -51,6 +51,8 @@ class GAN(GenerativeModule):
         for name, count in (("latent", latent), ("n_critic", n_critic), ("packing", packing)):
             if not isinstance(count, int) or count < 1:
                 raise GenlabError(f"model.{name}={count}: at least 1 is needed, and a whole number")
+        if not collapse >= 0:
+            raise GenlabError(f"model.collapse={collapse}: a share of the data's diversity, 0 for no alarm")
         if packing > 1 and self.classes:
             raise GenlabError(f"model.packing={packing}: a pack has no label of its own, so model.classes must be 0")
         if len(self.shape) == 3 and self.shape[1] != self.shape[2]:
@@ -146,7 +148,7 @@ class GAN(GenerativeModule):
     def _round(self, x: Tensor, fake: Tensor, z: Tensor, y: Tensor | None, turn: int, real: bool = True) -> Round:
         values = self._judge(x, y) if real else None, self._judge(fake, y)
         drawn = (lambda z: self._packed(self._drawn(z, y)), x, fake, z, y)
-        return Round(self._judge, *drawn, *values, turn, self.images_seen)
+        return Round(self._judge, *drawn, *values, turn, self.images_seen, self.packing)
 
     def _drawn(self, z: Tensor, y: Tensor | None) -> Tensor:
         """G(z) as both turns see it: float32, as data are, because an augmentation's places in bfloat16 are pixels off."""
@@ -178,17 +180,16 @@ class GAN(GenerativeModule):
         return torch.randn(len(x), self.latent, device=x.device)
 
     def sample(self, noise: NoiseStream, n: int, y: Tensor | None = None) -> Tensor:
-        if self.sampler is not None:
-            return self.sampler.sample(self.generator, noise, (n, self.latent), y)
         return self.render(self.latents(noise, n), y)
 
     def latents(self, noise: NoiseStream, n: int) -> Tensor:
-        """z ~ N(0, I), (n, latent)."""
-        return noise.normal((n, self.latent))
+        """z ~ N(0, I), or of the `sampler`, (n, latent)."""
+        size = (n, self.latent)
+        return noise.normal(size) if self.sampler is None else self.sampler.latents(self.generator, noise, size)
 
     def render(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """G(z)."""
-        return self.generator(z, y)
+        return self.generator(z, y) if self.sampler is None else self.sampler.render(self.generator, z, y)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         parts = (self.generator, self.discriminator)
