@@ -23,7 +23,11 @@ class Codec(nn.Module, abc.ABC):
 
     def dequantize(self, x: Tensor) -> Tensor:
         """x in model space as a continuous density needs it: uniform in its cell where data is discrete."""
-        return self.encode(x)
+        return self.spread(self.encode(x))
+
+    def spread(self, z: Tensor) -> Tensor:
+        """The same of data that are in model space already."""
+        return z
 
     def of_data(self, shape: Sequence[int]) -> tuple["Codec", Sequence[int]]:
         """The codec of the data themselves and the shape of its model space, `shape` being that of this one."""
@@ -53,8 +57,7 @@ class Pixels(Codec):
         self.steps = levels - 1
         self.log_volume = math.log(2 / self.steps)
 
-    def dequantize(self, x: Tensor) -> Tensor:
-        z = self.encode(x)
+    def spread(self, z: Tensor) -> Tensor:
         return z + (torch.rand_like(z) - 0.5) * (2 / self.steps)
 
     def encode(self, x: Tensor) -> Tensor:

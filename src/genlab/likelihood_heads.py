@@ -16,6 +16,8 @@ class Head(nn.Module, abc.ABC):
     """A likelihood of x (B, C, ...) given parameters (B, outputs(C), ...)."""
 
     discrete: bool = True
+    unbounded: bool = False
+    """Whether it can grow without bound at the points of a lattice, so that it has to learn from dequantized data."""
 
     def outputs(self, channels: int) -> int:
         """How many channels the parameters of an x of so many channels have."""
@@ -107,7 +109,7 @@ class DiscretizedLogistic(Head):
 class Gaussian(Head):
     """N(μ, s²) with both predicted."""
 
-    discrete = False
+    discrete, unbounded = False, True
 
     def outputs(self, channels: int) -> int:
         return 2 * channels

@@ -143,6 +143,11 @@ class GenerativeModule(L.LightningModule, abc.ABC):
             raise GenlabError(f"sampler={name} is of another family than {own}: take one of its own, or none")
         return sampler
 
+    def prepare(self) -> None:
+        """Do what the sampler has to do once for weights as they stand, which is no part of what a sample costs."""
+        if prepare := getattr(getattr(self, "sampler", None), "prepare", None):
+            prepare(self)
+
     @torch.no_grad()
     def generate(self, noise: NoiseStream, n: int, y: Tensor | None = None) -> Tensor:
         """n samples in data space; a conditional model that is given no y draws it uniformly from the stream."""

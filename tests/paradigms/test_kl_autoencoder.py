@@ -193,6 +193,7 @@ def test_a_sample_depends_on_its_row_alone_and_is_rendered_from_the_prior(build)
     [
         ({"latent_shape": (0, 4, 4)}, "network.latent=0"),
         ({"kl_weight": -1.0}, "kl_weight=-1.0"),
+        ({"kl_weight": float("nan")}, "kl_weight=nan"),
         ({"perceptual_weight": -1.0}, "perceptual_weight=-1.0"),
         ({"objective": Relativistic()}, "no pairs"),
         ({"classes": 3}, "takes no labels"),

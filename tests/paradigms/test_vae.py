@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
-from genlab.codec import Vectors
+from genlab.codec import Pixels, Vectors
 from genlab.data.source import Batch
 from genlab.errors import GenlabError
 from genlab.likelihood_heads import DiscretizedLogistic, FixedGaussian, Gaussian
@@ -104,6 +104,18 @@ def test_bound_rises_with_the_number_of_samples_and_stays_below(build, x):
         assert low - low_error < high + high_error
     assert bounds[0][0] + bounds[0][1] < bounds[1][0] < bounds[2][0] < exact
     assert bounds[3][0] == pytest.approx(exact, abs=0.02)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("log_s", [-20.0, -3.0])
+def test_a_gaussian_learns_from_dequantized_images(build, log_s):
+    """E -log N(u; 0, s²), u uniform over a cell: on the lattice itself black images would be worth -log s, without bound."""
+    decoder = Affine(torch.zeros(DIM, LATENT), -torch.ones(DIM), torch.full((DIM,), log_s))
+    vae, cell = build(decoder=decoder), 2 / 16
+    vae.codec = Pixels(17)
+    learned = vae.loss(-torch.ones(20_000, DIM), None)["distortion"].item()
+    constant = log_s + 0.5 * math.log(2 * math.pi)
+    assert learned == pytest.approx(DIM * (0.5 * cell**2 / 12 / math.exp(2 * log_s) + constant), rel=0.02)
 
 
 @torch.no_grad()

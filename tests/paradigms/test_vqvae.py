@@ -109,7 +109,12 @@ def test_validation_leaves_the_codebook_alone(build) -> None:
 
 @pytest.mark.parametrize(
     ("choice", "message"),
-    [({"variance": 0.0}, "variance=0.0"), ({"beta": -1.0}, "beta=-1.0"), ({"classes": 3}, "takes no labels")],
+    [
+        ({"variance": 0.0}, "variance=0.0"),
+        ({"beta": -1.0}, "beta=-1.0"),
+        ({"beta": float("nan")}, "beta=nan"),
+        ({"classes": 3}, "takes no labels"),
+    ],
 )
 def test_bad_choices_are_one_line(build, choice, message) -> None:
     with pytest.raises(GenlabError, match=message):

@@ -49,6 +49,19 @@ def test_its_gradient_is_finite_where_rows_coincide() -> None:
     assert a.grad.isfinite().all()
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Gaussian(-0.1),
+        lambda: Gaussian(math.nan),
+        *(lambda s=s: InverseMultiquadratic(s) for s in ([], [1.0, 0.0])),
+    ],
+)
+def test_kernels_of_no_width_are_refused(make) -> None:
+    with pytest.raises(GenlabError, match=r"variational\.objective\.kernel\.(width|scales)="):
+        make()
+
+
 def test_one_row_is_refused() -> None:
     with pytest.raises(GenlabError, match="2 images"):
         discrepancy(Gaussian(1.0), torch.zeros(1, 2), torch.zeros(1, 2))

@@ -5,8 +5,11 @@ import torch
 from torch import Tensor
 
 from genlab.codec import Vectors
+from genlab.config import preflight
 from genlab.data.source import Batch
 from genlab.errors import GenlabError
+from genlab.evaluation.drawing import Cost, drawn
+from genlab.instantiation import build
 from genlab.noise import NoiseStream
 from genlab.variational.ex_post import ExPost
 
@@ -49,6 +52,15 @@ def test_a_draw_depends_on_its_row_alone_and_the_fit_on_the_model_as_it_stands()
     torch.testing.assert_close(whole, torch.cat(parts))
     model.images_seen = 7
     torch.testing.assert_close(sampler.sample(model, NoiseStream(0), 8), whole + 7, rtol=0, atol=1e-3)  # type: ignore[arg-type]
+
+
+def test_fitting_is_no_part_of_what_a_sample_costs() -> None:
+    """One evaluation of the decoder each; the encoder's, of 500 images, come before the clock."""
+    module = build(preflight("train", ["experiment=digits/vae_ex_post", "evaluation.n=0"]).model)
+    cost = Cost()
+    for _ in drawn(module, 16, 8, 0, cost):
+        pass
+    assert cost.nfe == 1
 
 
 def test_mistakes_are_one_line() -> None:

@@ -173,6 +173,8 @@ def test_the_importance_weighted_loss_is_the_log_of_a_mean() -> None:
         lambda: FreeBits(-0.1, 1),
         lambda: FreeBits(0.1, 0),
         lambda: Capacity(-1.0, 25.0, 100),
+        lambda: Capacity(math.inf, 25.0, 100),
+        lambda: Discrepancy(math.nan, 1.0, Gaussian(1.0)),
         lambda: TotalCorrelation(1.0, -6.0, 1.0, 100),
         lambda: Discrepancy(2.0, 1.0, Gaussian(1.0)),
         lambda: Discrepancy(0.0, 0.5, Gaussian(1.0)),

@@ -94,3 +94,5 @@ def test_the_vampprior_is_the_mixture_of_posteriors_of_its_pseudo_inputs(classes
 def test_a_prior_of_nothing_is_refused(make) -> None:
     with pytest.raises(GenlabError, match="at least 1"):
         make()
+    with pytest.raises(GenlabError, match="spread=nan"):
+        VampPrior([2], 1, float("nan"), 0)

@@ -38,6 +38,7 @@ class Cost:
 def drawn(module: GenerativeModule, n: int, batch: int, seed: int, cost: Cost) -> Iterator[Chunk]:
     """This rank's share of samples 0, ..., n - 1 of a seed, the same whatever the batch."""
     module.eval()
+    module.prepare()
     for first, count in mine(n, batch):
         stream = NoiseStream(key(seed, "evaluation"), first, module.device)
         started = time.perf_counter()

@@ -67,10 +67,7 @@ class Flow(GenerativeModule):
         if self.discrete:
             nats = self._log_prob(x, y)
         else:
-            # the codec dequantizes data and not what it has encoded; on the lattice decoding is exact, of latents it is not
-            lattice = self.codec.log_volume is not None
-            nats = self._log_prob(self.codec.dequantize(self.codec.decode(x)) if lattice else x, y)
-            nats = nats + math.prod(self.shape) * (self.codec.log_volume or 0.0)
+            nats = self._log_prob(self.codec.spread(x), y) + math.prod(self.shape) * (self.codec.log_volume or 0.0)
         loss = self.bits(nats).mean()
         if not self._scales:
             return {"loss": loss}

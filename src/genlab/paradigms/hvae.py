@@ -12,6 +12,7 @@ from genlab.errors import GenlabError
 from genlab.likelihood_heads import Head
 from genlab.module import GenerativeModule
 from genlab.noise import NoiseStream
+from genlab.precision import wide
 from genlab.variational.ex_post import ExPost
 from genlab.variational.ladder import Descent, Parametrization
 from genlab.variational.objectives import Objective, Sampled
@@ -73,6 +74,8 @@ class HVAE(GenerativeModule):
         if self._unseen:  # once: on a GPU it waits
             self.head.check(x)
             self._unseen = False
+        if self.head.unbounded:
+            x = self.codec.spread(x)
         features = self.encoder(x, y)
         ways = [self._inferred(x, y, features, self._eps(x)) for _ in range(self.objective.draws)]
         rates = ways[0][1].rates
@@ -110,7 +113,7 @@ class HVAE(GenerativeModule):
         if self.collapses == 2:  # in a row: at first nothing is learned yet
             print(
                 f"genlab: posterior collapse at {self.images_seen} images: {_listed(silent)} of {len(self.levels)}, counted from "
-                f"the top from 0, below {ACTIVE} nats; try variational/objective=warm_up, balanced or free_bits",
+                f"the top from 0, below {ACTIVE} nats; try variational/objective=warm_up, balanced, or free_bits with variational.objective.nats=4 (of each level)",
                 file=sys.stderr,
             )
         each = {f"active/{level}": count for level, count in enumerate(active)}
@@ -154,7 +157,7 @@ class HVAE(GenerativeModule):
 
     def _inferred(self, x: Tensor, y: Tensor | None, features: Any, eps: Tensor) -> tuple[Tensor, Descent]:
         way = Descent(self.parametrization)
-        parameters = self.decoder(eps, way, y, features)
+        parameters = wide(self.decoder(eps, way, y, features))
         return self.head.fitting(parameters, x.shape[1]), way
 
     def _generated(self, z: Tensor, y: Tensor | None) -> Tensor:

@@ -66,7 +66,7 @@ class KLAutoencoder(GenerativeModule):
         if latent_shape[0] < 1:
             raise GenlabError(f"network.latent={latent_shape[0]}: at least 1 channel of latents is needed")
         for name, weight in (("kl", kl_weight), ("adversarial", adversarial_weight), ("perceptual", perceptual_weight)):
-            if weight < 0:
+            if not weight >= 0:
                 raise GenlabError(f"model.{name}_weight={weight}: 0 or more is needed")
         if objective.paired:
             raise GenlabError("patches of an image and of its reconstruction are no pairs: objective=hinge or another")

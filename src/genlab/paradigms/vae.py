@@ -71,6 +71,8 @@ class VAE(GenerativeModule):
         if self._unseen:  # once: on a GPU it waits
             self.head.check(x)
             self._unseen = False
+        if self.head.unbounded:
+            x = self.codec.spread(x)
         h, prior = self._encoded(x, y), self._density()
         draws = [self.posterior.draw(h, self._eps(h)) for _ in range(self.objective.draws)]
         s = Sampled(
@@ -162,4 +164,4 @@ class VAE(GenerativeModule):
         return h
 
     def _decoded(self, x: Tensor, z: Tensor, y: Tensor | None) -> Tensor:
-        return self.head.fitting(self.decoder(z, y), x.shape[1])
+        return self.head.fitting(wide(self.decoder(z, y)), x.shape[1])

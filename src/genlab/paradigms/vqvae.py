@@ -45,7 +45,7 @@ class VQVAE(GenerativeModule):
         super().__init__(**common)
         if self.classes:
             raise GenlabError("an autoencoder takes no labels, what is trained on its codes does: set model.classes=0")
-        if variance <= 0 or beta < 0:
+        if not (variance > 0 and beta >= 0):
             raise GenlabError(f"model.variance={variance} must be above 0, and model.beta={beta} 0 or more")
         self.encoder, self.decoder, self.codebook = encoder, decoder, codebook
         self.latent_shape, self.beta, self.variance = tuple(latent_shape), beta, variance

@@ -20,6 +20,7 @@ class Gaussian(Kernel):
     """exp(-‖a - b‖²/(2 h)), h = width · dim. Zhao et al. 2019, arXiv:1706.02262, section 3.2."""
 
     def __init__(self, width: float):
+        _positive("width", width)
         self.width = width
 
     def __call__(self, squared: Tensor, dim: int) -> Tensor:
@@ -30,6 +31,9 @@ class InverseMultiquadratic(Kernel):
     """Σ_c c C/(c C + ‖a - b‖²), C = 2 · dim. Tolstikhin et al. 2018, arXiv:1711.01558, section 4."""
 
     def __init__(self, scales: Sequence[float]):
+        if not scales:
+            raise GenlabError("variational.objective.kernel.scales=[]: a sum of at least one kernel is needed")
+        _positive("scales", *scales)
         self.scales = scales
 
     def __call__(self, squared: Tensor, dim: int) -> Tensor:
@@ -47,6 +51,12 @@ def discrepancy(kernel: Kernel, a: Tensor, b: Tensor) -> Tensor:
     of_a, of_b = (kernel(_squared(x, x), dim) for x in (a, b))
     within = (of_a.sum() - of_a.diagonal().sum() + of_b.sum() - of_b.diagonal().sum()) / (n * (n - 1))
     return within - 2 * kernel(_squared(a, b), dim).mean()
+
+
+def _positive(name: str, *values: float) -> None:
+    for value in values:
+        if not value > 0:
+            raise GenlabError(f"variational.objective.kernel.{name}={value}: above 0 is needed")
 
 
 def _squared(a: Tensor, b: Tensor) -> Tensor:

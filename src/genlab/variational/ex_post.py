@@ -40,13 +40,17 @@ class ExPost:
             raise GenlabError(f"sampler=ex_post has a covariance of all {latent} latents: at most {MOST} are possible")
 
     def sample(self, module: GenerativeModule, noise: NoiseStream, n: int) -> Tensor:
-        """(n, latent); fits first where the model has moved since."""
-        if self.fitted_at != module.images_seen:
-            self.fit(self.codes(module))
-            self.fitted_at = module.images_seen
+        """(n, latent)."""
+        self.prepare(module)
         eps, u = noise.normal((n, self.means.shape[1])), noise.uniform((n, 1))
         k = (u > self.levels.to(u.device)).sum(1).clamp(max=self.components - 1)
         return self.means.to(eps)[k] + (self.factors.to(eps)[k] @ eps[:, :, None])[:, :, 0]
+
+    def prepare(self, module: GenerativeModule) -> None:
+        """Fit where the model has moved since."""
+        if self.fitted_at != module.images_seen:
+            self.fit(self.codes(module))
+            self.fitted_at = module.images_seen
 
     def codes(self, module: GenerativeModule) -> Tensor:
         """(images, latent)."""

@@ -46,7 +46,7 @@ class Objective(abc.ABC):
 
 def _not_negative(**numbers: float) -> None:
     for name, value in numbers.items():
-        if not value >= 0:
+        if not 0 <= value < math.inf:
             raise GenlabError(f"variational.objective.{name}={value}: a weight or size of 0 or more is needed")
 
 
@@ -104,7 +104,8 @@ class Balanced(Objective):
 class FreeBits(Objective):
     """distortion + Σ_j max(λ, E_x KL_j), j over groups of `group` neighbouring dimensions, λ in nats: below it a group is free.
 
-    Kingma et al. 2016, arXiv:1606.04934, eq. 15. Where the KL has no closed form all dimensions are one group.
+    Kingma et al. 2016, arXiv:1606.04934, eq. 15. Where the KL has no closed form all dimensions are one; of a ladder each
+    level is.
     """
 
     def __init__(self, nats: float, group: int):
@@ -199,7 +200,7 @@ class Discrepancy(Objective):
 
     def __init__(self, alpha: float, weight: float, kernel: Kernel):
         _not_negative(weight=weight)
-        if alpha > 1 or alpha + weight < 1:
+        if not (alpha <= 1 and alpha + weight >= 1):
             raise GenlabError(
                 f"variational.objective.alpha={alpha}, weight={weight}: 1 - alpha and alpha + weight - 1 must not be < 0"
             )

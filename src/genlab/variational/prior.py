@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from genlab.errors import GenlabError
 from genlab.noise import NoiseStream
+from genlab.precision import wide
 from genlab.variational.posterior import Diagonal, Draw, Posterior, log_normal
 
 
@@ -106,12 +107,14 @@ class VampPrior(Prior):
     def __init__(self, shape: Sequence[int], components: int, spread: float, classes: int):
         super().__init__()
         _check(components)
+        if not spread >= 0:
+            raise GenlabError(f"prior.spread={spread}: a deviation of 0 or more is needed")
         self.u = nn.Parameter(spread * torch.randn(components, *shape))
         self.register_buffer("labels", torch.arange(components) % classes if classes else None)
 
     def given(self, encode: Callable[[Tensor, Tensor | None], Tensor], posterior: Posterior) -> Density:
         weights = self.u.new_full((len(self.u),), -math.log(len(self.u)))
-        return Aggregate(posterior, encode(self.u, self.labels), weights)
+        return Aggregate(posterior, wide(encode(self.u, self.labels)), weights)
 
 
 def _check(components: int) -> None:
