@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from genlab import codec
 from genlab.adversarial.augment import Augmentation, DiffAugment
 from genlab.adversarial.consistency import Consistency, LatentConsistency, LeCam
 from genlab.adversarial.objectives import Hinge, Minimax, NonSaturating, Relativistic, Wasserstein
@@ -100,6 +101,14 @@ def test_generator_moves_at_every_nth_batch_counted_from_the_start_of_training(b
     assert module.images_seen == seen + 7 * BATCH
 
 
+@pytest.mark.parametrize(("classes", "objective"), [(0, Relativistic()), (3, NonSaturating())])
+def test_the_generator_may_learn_from_more_samples_than_there_are_images(build, fit, classes, objective):
+    module, sizes = build(fakes=3, classes=classes, objective=objective), []
+    module.generator.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    fit(module, batches(2, labels=classes > 0))
+    assert sizes == [BATCH, 3 * BATCH] * 2
+
+
 def test_each_player_moves_by_its_own_rule(build, fit):
     """SGD by hand, with each its learning rate; the critic's warms up over two batches."""
     module, watch = build(), Watch()
@@ -132,6 +141,19 @@ def test_terms_of_the_loss_are_those_of_the_objective(build):
     assert terms["critic"].item() == pytest.approx((terms["fake"] - terms["real"] + terms["penalty"]).item())
     assert terms["loss"].item() == pytest.approx(-terms["fake"].item())
     assert terms["real"].item() == pytest.approx(module.discriminator(batch.x).mean().item())
+
+
+def test_a_critic_sees_dequantized_data_where_asked(build):
+    """Noise over cells of 1/8, beside the lattice itself; samples are what they are."""
+    for dequantize in (False, True):
+        module, seen = build(dequantize=dequantize), []
+        module.codec = codec.Pixels(17)
+        module.discriminator.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))  # noqa: B023
+        x = torch.zeros(500, 2)
+        module.loss(x, None)
+        shown = seen[0]
+        assert shown.abs().max() <= 1 / 16
+        assert shown.var().item() == pytest.approx(dequantize * 0.125**2 / 12, rel=0.1)
 
 
 def test_conditional_training_and_samples(build, fit):
@@ -481,7 +503,8 @@ def test_what_walks_through_latents_walks_through_truncated_ones(build):
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("n_critic", 0), ("n_critic", 1.5), ("latent", 0), ("latent", 1.5), ("packing", 0)]
+    ("name", "count"),
+    [("n_critic", 0), ("n_critic", 1.5), ("latent", 0), ("latent", 1.5), ("packing", 0), ("fakes", 0)],
 )
 def test_counts_that_are_none_are_refused(build, name, count):
     with pytest.raises(GenlabError, match=rf"model\.{name}={count}: at least 1 is needed, and a whole number"):

@@ -21,10 +21,11 @@ FEW = 64  # samples between whose pairs a distance is measured
 
 
 class GAN(GenerativeModule):
-    """x = G(z), z ~ N(0, I); every batch moves the critic, and every `n_critic`-th the generator too.
+    """x = G(z), z ~ N(0, I); every batch moves the critic, and every `n_critic`-th the generator too, by `fakes`
+    samples for each image of the batch.
 
     The critic sees `packing` samples at once, side by side in channels (Lin et al. 2018, arXiv:1712.04086), after
-    `critic_augment`. Below `collapse`, the share of the data's diversity that samples have, the log says so. A `sampler`
+    `critic_augment`, and with `dequantize` data with noise over their cells. Below `collapse`, the share of the data's diversity that samples have, the log says so. A `sampler`
     draws z from elsewhere than N(0, I). Raises GenlabError for counts below 1, a penalty or an augmentation that the
     objective or the data cannot use, packs of many labels, and data that are out of the generator's reach.
     """
@@ -43,12 +44,14 @@ class GAN(GenerativeModule):
         critic_optimizer: Optimization,
         critic_augment: Augmentation | None = None,
         packing: int = 1,
+        fakes: int = 1,
         collapse: float = 0.1,
+        dequantize: bool = False,
         sampler: Truncation | None = None,
         **common: Any,
     ):
         super().__init__(**common)
-        for name, count in (("latent", latent), ("n_critic", n_critic), ("packing", packing)):
+        for name, count in (("latent", latent), ("n_critic", n_critic), ("packing", packing), ("fakes", fakes)):
             if not isinstance(count, int) or count < 1:
                 raise GenlabError(f"model.{name}={count}: at least 1 is needed, and a whole number")
         if not collapse >= 0:
@@ -65,8 +68,8 @@ class GAN(GenerativeModule):
             critic_augment.check(objective)
             if len(self.shape) != 3:
                 raise GenlabError("critic_augment changes images, and these data are none: write ~critic_augment")
-        self.latent, self.n_critic, self.packing, self.collapse = latent, n_critic, packing, collapse
-        self.sampler = self.drawn_by(sampler)
+        self.latent, self.n_critic, self.packing, self.fakes, self.collapse = latent, n_critic, packing, fakes, collapse
+        self.dequantize, self.sampler = dequantize, self.drawn_by(sampler)
         self.optimizations = (*self.optimizations, critic_optimizer)
 
     def loss(self, x: Tensor, y: Tensor | None) -> dict[str, Tensor]:
@@ -115,6 +118,7 @@ class GAN(GenerativeModule):
         return {**self._critic_terms(x, fake, z, y, turn), **apart}
 
     def _generator_turn(self, x: Tensor, y: Tensor | None, turn: int) -> dict[str, Tensor]:
+        x, y = torch.cat([x] * self.fakes), None if y is None else torch.cat([y] * self.fakes)
         return {"loss": self._generator_loss(x, self._latents(x), y, turn)}
 
     def warning(self, means: Mapping[str, float]) -> str | None:
@@ -128,7 +132,7 @@ class GAN(GenerativeModule):
 
     @torch.enable_grad()  # for penalties, in validation too
     def _critic_terms(self, x: Tensor, fake: Tensor, z: Tensor, y: Tensor | None, turn: int) -> dict[str, Tensor]:
-        shown, drawn = (self._packed(a).detach().requires_grad_() for a in (x, fake))
+        shown, drawn = (self._packed(a).detach().requires_grad_() for a in (self._seen(x), fake))
         seen = self._round(shown, drawn, z, y, turn)
         assert seen.real_value is not None
         penalty = self.penalty.critic(seen)
@@ -142,13 +146,19 @@ class GAN(GenerativeModule):
         }
 
     def _generator_loss(self, x: Tensor, z: Tensor, y: Tensor | None, turn: int) -> Tensor:
-        seen = self._round(self._packed(x), self._packed(self._drawn(z, y)), z, y, turn, self.objective.paired)
+        seen = self._round(
+            self._packed(self._seen(x)), self._packed(self._drawn(z, y)), z, y, turn, self.objective.paired
+        )
         return self.objective.generator(seen.real_value, seen.fake_value) + self.penalty.generator(seen)
 
     def _round(self, x: Tensor, fake: Tensor, z: Tensor, y: Tensor | None, turn: int, real: bool = True) -> Round:
         values = self._judge(x, y) if real else None, self._judge(fake, y)
         drawn = (lambda z: self._packed(self._drawn(z, y)), x, fake, z, y)
         return Round(self._judge, *drawn, *values, turn, self.images_seen, self.packing)
+
+    def _seen(self, x: Tensor) -> Tensor:
+        """Data as the critic sees them."""
+        return self.codec.spread(x) if self.dequantize else x
 
     def _drawn(self, z: Tensor, y: Tensor | None) -> Tensor:
         """G(z) as both turns see it: float32, as data are, because an augmentation's places in bfloat16 are pixels off."""
