@@ -67,6 +67,22 @@ def test_a_grid_of_a_run_shares_everything_but_the_choice(tmp_path: Path, monkey
     assert all(len(row["values"]) == 2 and row["spread"] > 0 for row in scored)
 
 
+def test_what_a_number_depends_on_is_in_its_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The levels that images are rounded to, and how many pairs a path length is measured on."""
+    tiny = ["trainer.batch=16", "trainer.max_images=32", "evaluation.n=8", "evaluation.floors=[]", "logger=none"]
+    prints: dict[str, set[str]] = {}
+    for name, more in (("two", ["network=conv_vae_bernoulli", "data.levels=2"]), ("all", [])):
+        small = ["experiment=digits/vae", "model.importance=1", *more]
+        train(preflight("train", [*small, *tiny]), tmp_path / name / "run")
+    counts = ["evaluation=offline_full", "evaluation.module_metrics.perceptual_path.n=4,5", "evaluation.floors=[]"]
+    assert call([str(tmp_path / "all" / "run"), "perceptual_path", *counts], monkeypatch) == 0
+    for row in (*rows(tmp_path / "two"), *rows(tmp_path / "all")):
+        prints.setdefault(row["metric"], set()).add(row["fingerprint"])
+    assert len(prints["bits_per_dim"]) == len(prints["fd_digits"]) == 2
+    (lengths,) = [found for name, found in prints.items() if name.startswith("ppl") or "path" in name]
+    assert len(lengths) == 2
+
+
 def test_the_same_images_score_the_same_however_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x = Digits().split("train").x[:400].numpy()
     np.savez(tmp_path / "theirs.npz", x=x)
@@ -85,6 +101,19 @@ def test_the_same_images_score_the_same_however_they_come(tmp_path: Path, monkey
     assert found[1] == found[0]
     assert found[2] == found[0]
     assert 0 < found[0]["fd_digits"] < 15, "training images are near the test images"
+
+
+def test_errors_do_not_follow_the_order_of_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Class after class in turn, each tenth of the samples is one class."""
+    x, y = Digits().split("train")
+    order = torch.stack([(y == k).nonzero()[:100, 0] for k in range(10)], dim=1).flatten()
+    errors = []
+    for name, rows_ in (("turns", order), ("mixed", order[torch.randperm(len(order))])):
+        np.savez(tmp_path / f"{name}.npz", x=x[rows_].numpy())
+        outputs = tmp_path / f"outputs-{name}"
+        assert call([str(tmp_path / f"{name}.npz"), "frechet", *DATA, f"outputs={outputs}"], monkeypatch) == 0
+        errors.append(rows(outputs)[0]["stderr"])
+    assert errors[0] == pytest.approx(errors[1], rel=0.7)
 
 
 def test_images_are_held_against_other_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,10 +19,12 @@ def score_samples(
     """The folder that records the scores of the images at a path, and its rows; raises GenlabError for what can be mended."""
     import torch
 
+    from genlab.data.loader import select
     from genlab.evaluate import choose
     from genlab.evaluation.banks import chunks
     from genlab.evaluation.given import Given
     from genlab.instantiation import build
+    from genlab.noise import key
     from genlab.pictures import picture
     from genlab.run import Run
     from genlab.scoring import Scoring
@@ -42,7 +44,10 @@ def score_samples(
         evaluation["floors"], evaluation["reference"]["split"] = [], "test"  # which is all there is
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scoring = Scoring(config, source, device, options.trust)
-    scores = scoring.evaluator.score([chunks(samples.split("test"), evaluation["batch"])], len(x))
+    # in an order of no meaning: of samples class by class each tenth, of which errors are made, could be one class
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(key("samples")))
+    shuffled = select(samples.split("test"), order)
+    scores = scoring.evaluator.score([chunks(shuffled, evaluation["batch"])], len(x))
     digest = samples.sha256("test")
     made = scoring.protocol(len(x), weights="of another program", checkpoint={"samples": str(path), "sha256": digest})
     floors = scoring.evaluator.floor(codec.decode, x.shape[1:]) if evaluation["floors"] else {}

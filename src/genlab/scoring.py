@@ -10,7 +10,7 @@ from genlab.data.source import Source
 from genlab.errors import GenlabError
 from genlab.evaluation.evaluator import Evaluator
 from genlab.evaluation.model import score_model
-from genlab.evaluation.protocol import Protocol
+from genlab.evaluation.protocol import Protocol, settings
 from genlab.evaluation.reference import References, imported
 from genlab.files import sha256
 from genlab.hints import near
@@ -75,13 +75,15 @@ class Scoring:
         others = {} if not self.options["module_metrics"] else build(self.options["module_metrics"], self.trust)
         density = self.config["data"]["density"] and build(self.config["data"]["density"], self.trust)
         entropy = density.entropy if density else None
-        return score_model(self.evaluator, module, protocol, seconds, others, entropy, self.options["likelihood"])
+        options = {name: settings(metric) for name, metric in (self.options["module_metrics"] or {}).items()}
+        likelihood = self.options["likelihood"]
+        return score_model(self.evaluator, module, protocol, seconds, others, options, entropy, likelihood)
 
     def protocol(self, n: int, **own: Any) -> Protocol:
         """The record of numbers about n samples; `own` are the fields that the model fills."""
         fields: dict[str, Any] = {"seeds": 1, "sampler": {}, "guidance": {}, "nfe": 0.0, "weights": "none"}
         fields |= {"checkpoint": {}, "device": str(self.device), **own}
-        identity = self.references.identity(self.split)
+        identity, levels = self.references.identity(self.split), self.config["data"]["levels"]
         return Protocol(
             data=identity["data"],
             data_sha256=identity["data_sha256"] if self.brought is None else "",
@@ -94,7 +96,7 @@ class Scoring:
             extractor_sha256=self.extractor.fingerprint,
             layer=self.extractor.layer,
             resize=self.extractor.resize,
-            quantisation="clamp, round to the nearest level, uint8" if self.config["data"]["levels"] else "none",
+            quantisation=f"clamp, round to the nearest of {levels} levels, uint8" if levels else "none",
             xflip=False,
             precision="32-true",
             seed=self.options["seed"],

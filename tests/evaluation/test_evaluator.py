@@ -63,8 +63,11 @@ def test_floors_are_computed_once_and_are_scores_of_the_other_split(tmp_path: Pa
     first, again = evaluator(tmp_path), evaluator(tmp_path)
     made = first.floor(lambda z: (z * 0 + 128).to(torch.uint8), (1, 8, 8))
     before = again.references.extractor.seen
-    assert again.floor(lambda z: z, (1, 8, 8)) == made, "from the cache, whose noise is as it was"
-    assert again.references.extractor.seen == before
+    assert again.floor(lambda z: (z * 0 + 128).to(torch.uint8), (1, 8, 8)) == made
+    assert again.references.extractor.seen == before, "from the cache"
+    other = again.floor(lambda z: (z * 0).to(torch.uint8), (1, 8, 8))
+    assert other["fd_pixels"]["noise"] != made["fd_pixels"]["noise"], "another codec makes other noise"
+    assert other["fd_pixels"]["train"] == made["fd_pixels"]["train"]
     assert {name: row["n"] for name, row in made["fd_pixels"].items()} == {"train": 200, "noise": 200}
     assert made["fd_pixels"]["train"]["value"] < made["fd_pixels"]["noise"]["value"] / 10
     assert made["nn_ratio"]["train"]["value"] == 0, "copies of the training data"

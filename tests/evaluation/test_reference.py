@@ -9,6 +9,7 @@ from genlab.data.digits import Digits
 from genlab.errors import GenlabError
 from genlab.evaluation.features import Activations
 from genlab.evaluation.frechet import frechet_distance
+from genlab.evaluation.moments import Gaussian
 from genlab.evaluation.reference import References, imported
 
 CPU = torch.device("cpu")
@@ -45,6 +46,24 @@ def test_statistics_are_computed_once_and_are_those_of_the_data(tmp_path: Path) 
     torch.testing.assert_close(read.moments.gaussian.factor, made.moments.gaussian.factor)
     assert read.x is None
     assert torch.equal(read.y, Digits().split("test").y)
+
+
+class Wide(Counting):
+    """More features than there are samples, and than a panel of a product has."""
+
+    def __call__(self, x: torch.Tensor) -> Activations:
+        weight = torch.randn(64, 500, generator=torch.Generator().manual_seed(0))
+        return Activations((x.flatten(1).float() @ weight).relu())
+
+
+def test_a_distance_from_few_samples_is_the_same_from_the_cache(tmp_path: Path) -> None:
+    """The factor of fewer samples than features is not triangular."""
+    fake, found = Wide()(Digits().split("train").x).features.double(), []
+    for _ in range(2):
+        bank = References(Digits(), Wide(), str(tmp_path), 100, CPU).bank("test", ("moments",))
+        found.append(frechet_distance(bank.moments.gaussian, Gaussian(fake.mean(0), fake.T.cov(), len(fake))))
+    assert found[0] > 0
+    assert found[1] == pytest.approx(found[0], rel=1e-9)
 
 
 def test_another_extractor_split_or_need_is_another_computation(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ import json
 import math
 
 import pytest
+from PIL import Image
 
 from genlab.errors import GenlabError
 from genlab.report.records import find_runs, flat, read_run
@@ -51,6 +52,25 @@ def test_another_sampler_or_other_weights_replace_no_number_of_the_runs_own(tmp_
     assert {name: m.value for name, m in run.metrics.items()} == {"fd_digits": 9.0, "recall": 0.5}
 
 
+def test_an_evaluation_that_is_repeated_stays_the_first(tmp_path, fabricate, measured):
+    lines = [
+        measured("fd_digits", 9.0, evaluation="own"),
+        measured("recall", 0.4, evaluation="own"),
+        measured("recall", 0.5, evaluation="other", protocol={"weights": "raw"}),
+        measured("fd_digits", 7.0, evaluation="own"),
+    ]
+    run = read_run(fabricate(tmp_path, lines))
+    assert {name: m.value for name, m in run.metrics.items()} == {"fd_digits": 7.0, "recall": 0.4}
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"metric": "m", "value": 1' + "0" * 5000 + "}"])
+def test_a_line_that_nothing_can_read_is_left_out(tmp_path, fabricate, line):
+    path = fabricate(tmp_path)
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write(line + "\n")
+    assert list(read_run(path).metrics) == ["fd_digits"]
+
+
 def test_a_metric_without_a_value_is_no_metric(tmp_path, fabricate, measured):
     lines = [measured("fd_digits", None), measured("recall", "<b>"), measured("precision", 0.5)]  # type: ignore[arg-type]
     assert list(read_run(fabricate(tmp_path, lines)).metrics) == ["precision"]
@@ -78,6 +98,8 @@ def test_a_half_written_status_is_an_unknown_state(tmp_path, content, fabricate)
 def test_frames_are_ordered_and_end_with_the_final_grid(tmp_path, fabricate):
     run = read_run(fabricate(tmp_path, grids=("000000500.png", "000002000.png", "final.png", "data.png")))
     assert [(seen, path.name) for seen, path in run.frames] == [(500, "000000500.png"), (2000, "final.png")]
+    on = read_run(fabricate(tmp_path / "on", grids=("000000500.png", "final.png"), status={"state": "running"}))
+    assert [path.name for _, path in on.frames] == ["000000500.png"], "final.png is of where it ended before"
 
 
 def test_a_grid_that_is_still_being_written_is_left_out(tmp_path, fabricate):
@@ -85,6 +107,12 @@ def test_a_grid_that_is_still_being_written_is_left_out(tmp_path, fabricate):
     grid = path / "samples" / "000001000.png"
     grid.write_bytes(grid.read_bytes()[:-20])
     assert [seen for seen, _ in read_run(path).frames] == [2000]
+    film = path / "samples" / "trajectory.webp"
+    frame = Image.effect_noise((40, 40), 50)
+    frame.save(film, save_all=True, append_images=[frame])
+    assert read_run(path).picture("trajectory.webp") == film
+    film.write_bytes(film.read_bytes()[:-20])
+    assert read_run(path).picture("trajectory.webp") is None
 
 
 def test_seeds_share_a_group_and_configurations_do_not(tmp_path, fabricate):

@@ -20,6 +20,14 @@ def test_seeds_make_one_row_of_mean_and_sample_standard_deviation(tmp_path, fabr
     assert cell.seeds == (0, 1, 2)
 
 
+def test_a_mean_over_fewer_seeds_than_there_are_says_so(tmp_path, fabricate, measured):
+    lines = [[measured("fd_digits", 10.0), measured("recall", 0.5)], [measured("fd_digits", 12.0)]]
+    (table,) = tables(*(fabricate(tmp_path, line, seed=i) for i, line in enumerate(lines)))
+    (row,) = table.rows
+    assert row.cells["fd_digits"].notes == ()
+    assert row.cells["recall"].notes == ("of 1 of 2 seeds: the others have none",)
+
+
 def test_one_seed_keeps_the_standard_error_of_its_estimate(tmp_path, fabricate, measured):
     (table,) = tables(fabricate(tmp_path, [measured("fd_digits", 12.0, 0.4)]))
     assert (table.rows[0].cells["fd_digits"].value, table.rows[0].cells["fd_digits"].spread) == (12.0, 0.4)

@@ -148,7 +148,9 @@ class Evaluator:
     def floor(self, decode: Callable[[Tensor], Tensor], shape: Sequence[int]) -> dict[str, dict[str, Row]]:
         """metric -> {"train", "train_full", "noise"} -> value, standard error and n; `decode` brings noise to data space."""
         wanted = {label: make for label, make in self._floors(decode, shape).items() if label in self.floors}
-        identity = [self.recipe, self.n, self.seed, sorted(wanted), self.references.identity(self._other)]
+        noise = decode(NoiseStream(0).normal((1, *shape)))  # by which codecs are told apart
+        drawn_as = hashlib.sha256(noise.numpy().tobytes()).hexdigest()
+        identity = [self.recipe, self.n, self.seed, sorted(wanted), self.references.identity(self._other), drawn_as]
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
         path = self.references.folder(self.split) / f"floors-{digest}.json"
         known = path.is_file()

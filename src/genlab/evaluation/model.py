@@ -27,6 +27,7 @@ def score_model(
     protocol: Callable[[float], Protocol],
     seconds: float,
     others: dict[str, ModuleMetric] | None = None,
+    options: dict[str, Row] | None = None,
     entropy: float | None = None,
     likelihood: bool = True,
 ) -> list[Row]:
@@ -34,7 +35,7 @@ def score_model(
 
     What reconstructs is scored by that instead: a row is then of all images of the reference's split, each taken apart and
     put together again, against these images. `protocol` makes the record from the NFE, `seconds` is what training took,
-    `others` are metrics of the module itself, and `entropy` is what an NLL is held against.
+    `others` are metrics of the module itself, `options` what each was made with, and `entropy` is what an NLL is held against.
     """
     module.eval()
     if module.reconstructs:
@@ -50,7 +51,7 @@ def score_model(
     floors = evaluator.floor(codec.decode, shape) if evaluator.floors else {}
     rows = [made.line(name, score.row, floors.get(name, {}), options=score.options) for name, score in scores.items()]
     if not ranks()[0]:
-        rows += _of_module(evaluator, module, made, others or {})
+        rows += _of_module(evaluator, module, made, others or {}, options or {})
     try:
         rows += _likelihood(evaluator, module, made, entropy) if likelihood else []
     except GenlabError as error:  # one number that cannot be had must not cost the others
@@ -78,10 +79,14 @@ def _of_reconstructions(evaluator: Evaluator, module: GenerativeModule, made: Pr
 
 
 def _of_module(
-    evaluator: Evaluator, module: GenerativeModule, made: Protocol, metrics: dict[str, ModuleMetric]
+    evaluator: Evaluator,
+    module: GenerativeModule,
+    made: Protocol,
+    metrics: dict[str, ModuleMetric],
+    options: dict[str, Row],
 ) -> list[Row]:
     rows: list[Row] = []
-    for metric in metrics.values():
+    for label, metric in metrics.items():
         real = evaluator.references.source.split(evaluator.split).x.to(module.device)
         noise = NoiseStream(key(evaluator.seed, "evaluation"), device=module.device)
         try:
@@ -89,7 +94,8 @@ def _of_module(
         except GenlabError as error:
             evaluator.tell(error)
             continue
-        rows += [made.line(name, single(*pair, metric.better[name])) for name, pair in found.items()]
+        told = {"options": options.get(label, {})}
+        rows += [made.line(name, single(*pair, metric.better[name]), **told) for name, pair in found.items()]
     return rows
 
 

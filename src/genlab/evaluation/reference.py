@@ -143,8 +143,9 @@ def _moments(path: Path, n: int | None) -> dict[str, Gaussian]:
             if f"mu{suffix}" in file.files:
                 mean, covariance = (torch.from_numpy(file[f"{part}{suffix}"]).double() for part in ("mu", "sigma"))
                 found[name] = Gaussian(mean, covariance, n)
-                if f"factor{suffix}" in file.files:  # known, so that nobody computes it again
-                    found[name].factor = torch.from_numpy(file[f"factor{suffix}"])
+                if n is not None and f"factor{suffix}" in file.files:  # known, so that nobody computes it again
+                    found[name].factor = factor = torch.from_numpy(file[f"factor{suffix}"])
+                    found[name].narrow = factor if n <= len(mean) else None  # of few samples it is not triangular
     return found
 
 

@@ -148,17 +148,23 @@ def _scatter(ax: Axes, table: Table, column: Column, points: dict[str, tuple[flo
         ax.axhline(level, ls="--", lw=1.2, c="grey")
         ax.annotate("floor: real data", (0.01, level), (0, 4), ("axes fraction", "data"), "offset points", color="grey")
     front: list[tuple[float, float]] = []
-    for x, cell in sorted(points.values(), key=lambda point: (point[0], lead.badness(point[1].value))):
+    finished = {row.label for row in table.rows if not row.state}
+    sound = [point for label, point in points.items() if label in finished and not point[1].notes]
+    for x, cell in sorted(sound, key=lambda point: (point[0], lead.badness(point[1].value))):
         if not front or lead.badness(cell.value) < lead.badness(front[-1][1]):
             front.append((x, cell.value))
-    ax.step(*zip(*front, strict=True), where="post", c="grey", lw=3, alpha=0.3, zorder=1)
+    if front:
+        ax.step(*zip(*front, strict=True), where="post", c="grey", lw=3, alpha=0.3, zorder=1)
     values = [*levels, *(cell.value for _, cell in points.values())]
     if min(values) > 0:
         ax.set_yscale("log")
         _plain(ax.yaxis, values)
     ax.set_xscale("log")
-    _plain(ax.xaxis, [x for x, _ in points.values()])
+    costs = [x for x, _ in points.values()]
+    _plain(ax.xaxis, costs)
     ax.margins(x=0.12, y=0.1)
+    if min(costs) == max(costs):  # around which a log axis has no margin
+        ax.set_xlim(costs[0] / 2, 2 * costs[0])
     ax.set_xlabel(title(column))
 
 

@@ -134,7 +134,7 @@ def _csv_line(row: Row, table: Table) -> dict[str, Any]:
     """What there is to say of one row; a field without content is left out."""
     line: dict[str, Any] = {
         "data": table.data,
-        "row": "model" if row.runs else "reference",
+        "row": "model" if row.runs else row.kind if row.kind in ("best", "published") else "reference",
         "model": row.label,
         "n": row.n,
     }
@@ -167,6 +167,7 @@ def _plain(table: Table) -> dict[str, Any]:
                 "label": row.label,
                 "state": row.state or "finished",
                 "cells": {metric: asdict(cell) for metric, cell in row.cells.items()},
+                "best": {m: asdict(c) for m, c in row.best.cells.items()} if row.best else {},
                 "published": {m: asdict(c) for m, c in row.published.cells.items()} if row.published else {},
                 "runs": [
                     {"path": str(run.path), "model": run.model, "seed": run.seed, "status": run.status}

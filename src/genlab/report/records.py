@@ -33,6 +33,7 @@ class Measurement:
     references: dict[str, Reference]
     protocol: dict[str, Any]
     spread: float | None = None  # over several sets of samples
+    line: int = 0  # of the file, where its evaluation first measured this
 
     @property
     def best(self) -> bool:
@@ -78,7 +79,8 @@ class RunRecord:
         of = [m for m in self.evaluations.values() if any(v.best for v in m.values()) == best]
         lines = [measurement for evaluation in of for measurement in evaluation.values()]
         lines = [m for m in lines if m.images_seen == lines[-1].images_seen]  # a run that went on is another
-        own = {m.metric: m for m in lines if m.sampled_by == lines[0].sampled_by}
+        first = min(lines, key=lambda m: m.line, default=None)
+        own = {m.metric: m for m in lines if first is not None and m.sampled_by == first.sampled_by}
         return {m.metric: m for m in lines} | own
 
     @property
@@ -124,14 +126,20 @@ class RunRecord:
         """The sample grids over training by images seen; final.png stands at the end."""
         stems = [path.stem for path in self.path.glob("samples/*.png") if path.stem.isdecimal()]
         grids = {int(stem): path for stem in stems if (path := self.picture(f"{stem}.png"))}
-        if final := self.picture("final.png"):
+        if self.finished and (final := self.picture("final.png")):  # of one that went on it is of where it ended before
             grids[self.images_seen or max(grids, default=0)] = final
         return sorted(grids.items())
 
     def picture(self, name: str) -> Path | None:
-        """A file of samples/, where the run wrote it; a PNG that is still being written has no end yet."""
+        """A file of samples/, where the run wrote it; one that is still being written has no end yet."""
         path = self.path / "samples" / name
-        whole = path.is_file() and (path.suffix != ".png" or path.read_bytes().endswith(b"IEND\xaeB`\x82"))
+        if not path.is_file():
+            return None
+        content = path.read_bytes()
+        if path.suffix == ".webp":
+            whole = content[:4] == b"RIFF" and int.from_bytes(content[4:8], "little") + 8 == len(content)
+        else:
+            whole = content.endswith(b"IEND\xaeB`\x82")
         return path if whole else None
 
 
@@ -189,7 +197,7 @@ def _history(path: Path) -> list[dict[str, Any]]:
     """The logged points in order; what a resumed run repeated replaces what it had logged before."""
     points: list[dict[str, Any]] = []
     for point in _lines(path):
-        if (seen := number(point.get("images_seen"))) is None:
+        if (seen := _count(point.get("images_seen"))) is None:
             continue
         while points and points[-1]["images_seen"] > seen:
             points.pop()
@@ -200,18 +208,19 @@ def _history(path: Path) -> list[dict[str, Any]]:
 def _evaluations(path: Path) -> dict[str, dict[str, Measurement]]:
     """The measurements by evaluation, the one written last at the end."""
     evaluations: dict[str, dict[str, Measurement]] = {}
-    for line in _lines(path):
+    for i, line in enumerate(_lines(path)):
         if (value := number(line.get("value"))) is None:
             continue
         name, evaluation = printable(line.get("metric")), str(line.get("evaluation"))
         measurement = Measurement(
             metric=name,
             value=value,
-            stderr=number(line.get("stderr")),
+            stderr=_error(line.get("stderr")),
             better=printable(line["better"]) if line.get("better") else None,
             references=_references(_dict(line.get("references"))),
             protocol=_dict(line.get("protocol")),
             spread=number(line.get("spread")),
+            line=min([i, *(m.line for m in evaluations.get(evaluation, {}).values())]),
         )
         evaluations[evaluation] = evaluations.pop(evaluation, {}) | {name: measurement}
     return evaluations
@@ -221,7 +230,7 @@ def _references(lines: dict[str, Any]) -> dict[str, Reference]:
     """The reference rows of a metric that hold a value."""
     read = {kind: (number(_dict(line).get("value")), _dict(line)) for kind, line in lines.items()}
     return {
-        kind: Reference(value, number(line.get("stderr")), _count(line.get("n")))
+        kind: Reference(value, _error(line.get("stderr")), _count(line.get("n")))
         for kind, (value, line) in read.items()
         if value is not None
     }
@@ -238,15 +247,23 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
     """The one object a text holds; nothing where it was cut off in the middle."""
     try:
         value = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return
     if isinstance(value, dict):
         yield value
 
 
 def number(value: object) -> float | None:
-    """A number as it is, anything else as nothing."""
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """A number as it is, anything else, and what no float holds, as nothing."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or (isinstance(value, int) and abs(value) > 1e300):
+        return None
+    return value
+
+
+def _error(value: object) -> float | None:
+    """A standard error, which is not below 0."""
+    error = number(value)
+    return None if error is not None and error < 0 else error
 
 
 def _count(value: object) -> int | None:

@@ -115,8 +115,8 @@ class Row:
             return None
         names = dict.fromkeys(name for run in runs for name in run.best)
         cells = {name: _mean([run.best[name] for run in runs if name in run.best]) for name in names}
-        seen = sorted(flat(next(iter(run.best.values())).protocol).get("checkpoint.images_seen", 0) for run in runs)
-        where = " to ".join(f"{n:,}" for n in sorted({seen[0], seen[-1]}))
+        seen = sorted(n for run in runs if isinstance(n := next(iter(run.best.values())).images_seen, int))
+        where = " to ".join(f"{n:,}" for n in sorted({*seen[:1], *seen[-1:]})) or "?"
         by = {
             printable(flat(m.protocol).get("checkpoint.by") or "its score") for run in runs for m in run.best.values()
         }
@@ -210,6 +210,10 @@ def _row(label: str, group: list[RunRecord], usual: dict[str, dict[str, Any]]) -
     counted = [run for run in group if run.finished] or group
     measured = {name: [run for run in counted if name in run.metrics] for name in usual}
     cells = {name: _cell(runs, name, usual[name]) for name, runs in measured.items() if runs}
+    for name, cell in cells.items():
+        if len(cell.seeds) < len(counted):
+            some = f"of {len(cell.seeds)} of {len(counted)} seeds: the others have none"
+            cells[name] = replace(cell, notes=(*cell.notes, some))
     return Row(label, cells, tuple(group), usual=usual)
 
 
