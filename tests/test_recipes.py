@@ -207,6 +207,41 @@ def test_what_a_model_cannot_use_is_refused_before_training(recipe: list[str], m
         build(preflight("train", recipe).model)
 
 
+LEAVABLE = ("likelihood", "coupling", "guidance")
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        (name, group)
+        for name in options("experiment")
+        for group in LEAVABLE
+        if group in yaml.safe_load((conf_dir() / f"experiment/{name}.yaml").read_text())
+    ],
+)
+def test_a_group_may_be_left_out_of_an_experiment_that_sets_keys_of_it(name: str, group: str) -> None:
+    assert preflight("train", [f"experiment={name}"], check=False)[group]._target_
+    config = preflight("train", [f"experiment={name}", f"~{group}"])
+    build(config.model)
+    assert config.model[{"likelihood": "density"}.get(group, group)] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "group", "message"),
+    [("cifar10/ddim", "sampler", "choose sampler=OPTION"), ("digits/r1_gan", "penalty", "choose penalty=OPTION")],
+)
+def test_a_group_that_a_model_needs_is_missed_though_an_experiment_sets_keys_of_it(
+    name: str, group: str, message: str
+) -> None:
+    with pytest.raises(GenlabError, match=message):
+        preflight("train", [f"experiment={name}", f"~{group}"])
+
+
+@pytest.mark.parametrize("choice", ["~guidance", "guidance=classifier_free_interval", "guidance.w=2"])
+def test_a_conditional_recipe_takes_another_guidance_or_none(choice: str) -> None:
+    build(preflight("train", ["experiment=digits/ddpm_conditional", choice]).model)
+
+
 def test_a_model_beats_the_default_network_and_the_command_line_beats_the_model() -> None:
     assert "generator" in preflight("train", ["model=dcgan"]).network
     assert preflight("train", ["model=ddpm"]).sampler._target_.endswith("Ancestral")

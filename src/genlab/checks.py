@@ -22,7 +22,7 @@ def check_values(config: DictConfig) -> None:
     missing = [str(key) for key in OmegaConf.missing_keys(config)]
     if missing:
         raise GenlabError(f"no value for {', '.join(sorted(missing))}")
-    if config.sampler is None and {"denoiser", "joint"} & config.model.keys():  # others have a prior
+    if config.model.get("sampler") is None and {"denoiser", "joint"} & config.model.keys():  # others have a prior
         raise GenlabError(f"model={config.model_name} needs some sampler: choose sampler=OPTION")
     if not config.model_name or leads_out(config.model_name):
         raise GenlabError(f"model_name={config.model_name}: a name of a folder within outputs is needed")

@@ -63,6 +63,11 @@ def codec(config: DictConfig, own: DictConfig | None = None) -> DictConfig:
     return config.codec or own or config.data.codec
 
 
+def option(config: DictConfig, group: str) -> DictConfig | None:
+    """What was chosen of a group, or None where nothing was, whatever an experiment sets of its keys."""
+    return config[group] if "_target_" in (config[group] or {}) else None
+
+
 def register() -> None:
     """Make the schemas and the resolvers known to Hydra."""
     ConfigStore.instance().store(name="train_schema", node=TrainConfig)
@@ -70,6 +75,7 @@ def register() -> None:
         "run_dir": lambda *, _root_: run_dir(_root_),
         "teacher": lambda *, _root_: teacher_dir(_root_),
         "codec": lambda own=None, *, _root_: codec(_root_, own),
+        "option": lambda group, *, _root_: option(_root_, group),
         "shape": lambda *, _root_: codec(_root_).get("shape") or _root_.data.shape,  # of model space
         "levels": lambda *, _root_: codec(_root_).get("size") or _root_.data.levels,  # of tokens
         "coarse": lambda shape, factor, channels: OmegaConf.create([channels, *(side // factor for side in shape[1:])]),
