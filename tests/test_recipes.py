@@ -200,11 +200,19 @@ def test_quadratic_steps_suit_the_models_that_the_paper_draws_from_by_them(recip
         (["model=transformer", "data=planar/ring"], "of no levels"),
         (["experiment=digits/pixelcnnpp", "sampler=nucleus"], r"sampler\.temperature alone"),
         (["experiment=digits/edm", "network.width=33"], "even number, not 33"),
+        (["experiment=digits/edm", "sampler=dpmpp_2m"], r"equal steps of σ.*use sampler=edm"),
     ],
 )
 def test_what_a_model_cannot_use_is_refused_before_training(recipe: list[str], message: str) -> None:
     with pytest.raises(GenlabError, match=message):
         build(preflight("train", recipe).model)
+
+
+def test_a_sampler_on_the_path_of_edm_takes_its_grid_from_the_command_line() -> None:
+    with pytest.raises(GenlabError) as caught:
+        build(preflight("train", ["experiment=digits/edm", "sampler=dpmpp_2m"]).model)
+    remedy = str(caught.value).split("'")[1]
+    build(preflight("train", ["experiment=digits/edm", "sampler=dpmpp_2m", remedy]).model)
 
 
 LEAVABLE = ("likelihood", "coupling", "guidance")

@@ -354,6 +354,9 @@ REFUSED = [
     for path, twin in (("Table", "VP"), ("Levels", "VE"))
 ]
 REFUSED += [(path, "langevin", "Levels, VE") for path in ("VP", "Linear", "Table")]
+REFUSED += [
+    ("Karras", make, r"equal steps of σ.*use sampler=edm") for make in ("ddim-0", "heun", "dpmpp-2m", "unipc-3")
+]
 REFUSED += [("Linear", make, "α") for make in ("euler-maruyama", "corrector-euler-maruyama")]
 
 

@@ -95,6 +95,7 @@ class ProbabilityFlow(Sampler):
 
     needs_derivative = True
     deterministic = True
+    adaptive = True
 
     def __init__(
         self,

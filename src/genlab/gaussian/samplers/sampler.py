@@ -10,7 +10,8 @@ from torch import Tensor
 
 from genlab.errors import GenlabError
 from genlab.gaussian.denoiser import Denoiser, Prediction
-from genlab.gaussian.grids import Grid
+from genlab.gaussian.grids import Grid, Linspace, Shifted, Trailing
+from genlab.gaussian.path import Karras
 from genlab.gaussian.thresholds import Threshold
 from genlab.noise import NoiseStream
 
@@ -35,6 +36,8 @@ class Sampler(abc.ABC):
     needs_derivative: ClassVar[bool] = False
     needs_exploding: ClassVar[bool] = False
     divides_by_alpha: ClassVar[bool] = False
+    adaptive: ClassVar[bool] = False
+    """Whether it chooses its own steps, and the grid only what is shown."""
     deterministic: bool = False
     """Whether x at t_max alone decides the sample, so that the trajectory is an ODE's."""
 
@@ -84,6 +87,12 @@ class Sampler(abc.ABC):
         if self.divides_by_alpha and path.vanishing:
             raise GenlabError(
                 f"{sampler} divides by α, which is 0 where the {name} path begins: use Ancestral, or DDIM with eta=1"
+            )
+        if isinstance(path, Karras) and isinstance(self.grid, Linspace | Trailing | Shifted) and not self.adaptive:
+            raise GenlabError(
+                f"{type(self.grid).__name__}: equal steps of time are equal steps of σ on the {name} path, and next to none "
+                "where x takes shape: use sampler=edm, or the grid KarrasRho, '++sampler.grid={_target_: "
+                f"genlab.gaussian.grids.KarrasRho, sigma_min: 0.002, sigma_max: {path.t_max:g}, rho: 7}}'"
             )
         self.grid(path, self.steps)
 
