@@ -4,9 +4,22 @@ import pytest
 import scipy.stats
 import torch
 
+from genlab.errors import GenlabError
 from genlab.gaussian import weights
 from genlab.gaussian.parametrization import Eps, Karras, ScaledScore, Score, V, Velocity, X
-from genlab.gaussian.times import Antithetic, Independent, LogitNormal, LogNormal, LowDiscrepancy, Steps, Uniform
+from genlab.gaussian.path import VP, Cosine, Linear
+from genlab.gaussian.path import Karras as Sigma
+from genlab.gaussian.tables import Table, linear_betas
+from genlab.gaussian.times import (
+    Antithetic,
+    Independent,
+    LogitNormal,
+    LogNormal,
+    LossSecondMoment,
+    LowDiscrepancy,
+    Steps,
+    Uniform,
+)
 from genlab.gaussian.weights import P2, Likelihood, MinSNR, SigmaSquared, Unit, Zero
 
 CPU = torch.device("cpu")
@@ -139,3 +152,31 @@ def test_reductions():
     assert weights.mean(error).tolist() == [2.5, 8.5]
     assert weights.total(error).tolist() == [15.0, 51.0]
     assert weights.half_sum(error).tolist() == [7.5, 25.5]
+
+
+@pytest.mark.parametrize(
+    ("times", "path", "remedy"),
+    [
+        (LogNormal(-1.2, 1.2), VP(), "to 1: use .*Uniform"),
+        (Uniform(), Table(linear_betas(1000, 1e-4, 0.02)), "a whole number from 1 to 1000: use .*Steps"),
+        (Steps(1001), Table(linear_betas(1000, 1e-4, 0.02)), "from 1 to 1001"),
+        (Uniform(1e-5), Sigma(80.0), "to 80: use .*LogNormal"),
+        (Uniform(), Linear(t_max=0.9), "to 0.9"),
+    ],
+)
+def test_a_law_that_does_not_fit_the_path_is_refused(times, path, remedy):
+    with pytest.raises(GenlabError, match=remedy):
+        times.check(path)
+
+
+@pytest.mark.parametrize(
+    ("times", "path"),
+    [
+        (LogNormal(-2.0, 1.6), Sigma(80.0)),
+        (LogitNormal(-1.0, 0.5), Linear()),
+        (Uniform(1e-5), Cosine()),
+        (LossSecondMoment(10), Table(linear_betas(10, 1e-4, 0.02))),
+    ],
+)
+def test_a_law_that_prefers_some_times_fits(times, path):
+    times.check(path)

@@ -19,7 +19,7 @@ from genlab.gaussian.parametrization import X
 from genlab.gaussian.path import VP
 from genlab.gaussian.tables import Table, linear_betas
 from genlab.gaussian.thresholds import Clip
-from genlab.gaussian.times import Uniform
+from genlab.gaussian.times import Steps, Uniform
 from genlab.gaussian.variances import Large
 from genlab.gaussian.variational import DiscreteBound
 from genlab.gaussian.weights import Unit
@@ -77,7 +77,7 @@ def diffusion(path, density):
     def build(common):
         return Diffusion(
             denoiser=Denoiser(Known(path), path, X(), Time(1.0)),
-            times=Uniform(1e-3, 1.0),
+            times=Uniform(1e-3, 1.0) if path.twin is None else Steps(int(path.t_max)),
             weight=Unit(),
             sampler=samplers.Euler(2, Trailing())
             if path.twin is None

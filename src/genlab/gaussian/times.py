@@ -5,6 +5,9 @@ import abc
 import torch
 from torch import Tensor, distributed, nn
 
+from genlab.errors import GenlabError
+from genlab.gaussian.path import GaussianPath, Karras
+
 
 class Independent:
     """u_i ~ U(0, 1), each on its own."""
@@ -42,6 +45,23 @@ class Times(nn.Module, abc.ABC):
     def forward(self, n: int, device: torch.device) -> Tensor:
         """(n,) times."""
         return self.quantile(self.draw(n, device))
+
+    def check(self, path: GaussianPath) -> None:
+        """Raise GenlabError where the law leaves the path, or ends below a tenth of it."""
+        t = self.quantile(torch.tensor([1e-6, 0.5, 1 - 1e-6], dtype=torch.float64))
+        low, high = t[0].item(), t[-1].item()
+        if path.twin is not None:
+            fits, law = low >= 1 and high <= path.t_max and torch.equal(t, t.round()), "Steps"
+        elif isinstance(path, Karras):  # where a law of noise levels has no end
+            fits, law = low >= 0, "LogNormal"
+        else:
+            fits, law = low >= 0 and high <= 1.01 * path.t_max, "Uniform"  # Cosine stops a little before 1
+        if not fits or high < 0.1 * path.t_max:
+            raise GenlabError(
+                f"the times {type(self).__name__}, from {low:g} to {high:g}, do not fit the {type(path).__name__} path, "
+                f"where t is {'from 0' if path.twin is None else 'a whole number from 1'} to {path.t_max:g}: "
+                f"use model.times._target_=genlab.gaussian.times.{law} and its keys"
+            )
 
     def correction(self, t: Tensor) -> Tensor | float:
         """(B,) factor of the losses, so that their mean is that of another law."""

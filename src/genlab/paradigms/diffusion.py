@@ -55,6 +55,7 @@ class Diffusion(GenerativeModule):
         self.denoiser = denoiser
         self.sampler = self.drawn_by(sampler)
         sampler.check(denoiser)
+        times.check(denoiser.path)
         if self.codec.unbounded and sampler.threshold is not None:
             raise GenlabError(
                 "these data have no bounds to clip x̂ to: set sampler.threshold=null, or take another sampler"

@@ -26,6 +26,7 @@ class NoisyClassifier(GenerativeModule):
         super().__init__(**common)
         if not self.classes:
             raise GenlabError("a classifier needs data with labels: model.classes=K is their number")
+        times.check(path)
         self.network, self.path, self.embedding, self.times = network, path, embedding, times
 
     def log_posterior(self, x_t: Tensor, t: Tensor) -> Tensor:
