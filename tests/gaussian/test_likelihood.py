@@ -175,6 +175,9 @@ def test_refusals() -> None:
         flow.check(denoiser(table))
     with pytest.raises(GenlabError, match="use the path VE"):
         flow.flow.encode(denoiser(levels), torch.zeros(2, 2))
+    for t_end in (0.0, 1.5):
+        with pytest.raises(GenlabError, match=rf"likelihood\.t_end={t_end:g}: .* the VP path ends at 1"):
+            ProbabilityFlow(Exact(), t_end, 1e-8).check(denoiser(VP()))
     with pytest.raises(GenlabError, match="tolerance 1e-08 in 10 evaluations"):
         flow.log_prob(denoiser(VP()), torch.zeros(2, 2, dtype=torch.float64))
     with pytest.raises(GenlabError, match=r"tolerance 1e-08: .* NaN"):

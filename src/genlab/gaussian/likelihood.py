@@ -85,11 +85,15 @@ class Flow:
         self.t_end, self.tolerance, self.most = t_end, tolerance, most
 
     def check(self, denoiser: Denoiser) -> None:
-        """Raise GenlabError on a path that has no probability flow."""
-        path = denoiser.path
+        """Raise GenlabError on a path that has no probability flow, or none from t_end."""
+        path, name = denoiser.path, type(denoiser.path).__name__
         if path.twin is not None:
-            name = type(path).__name__
             raise GenlabError(f"the {name} path is discrete and has no probability flow: use the path {path.twin}")
+        if not 0 < self.t_end < path.t_max:
+            raise GenlabError(
+                f"likelihood.t_end={self.t_end:g}: a small time above 0, such as 1e-5, and the {name} path ends at "
+                f"{path.t_max:g}"
+            )
 
     @torch.no_grad()
     def encode(self, denoiser: Denoiser, x: Tensor, y: Tensor | None = None) -> Tensor:
