@@ -408,6 +408,9 @@ SENSELESS = {
     "s_min": lambda: Heun(10, Trailing(), churn=1.0, s_min=2.0, s_max=1.0),
     "from 1 to 3": lambda: DPMSolverPP(10, Trailing(), 4),
     "from 1 to 2 with stochastic": lambda: DPMSolverPP(10, Trailing(), 3, stochastic=True),
+    "DPMSolverPP is no sampler of single steps: use Ancestral": lambda: PredictorCorrector(
+        10, Trailing(), lambda **keys: DPMSolverPP(order=2, **keys), corrections=1, snr=0.16, per_sample=False
+    ),
     "order=0": lambda: UniPC(10, Trailing(), 0),
     "percentile": lambda: Dynamic(1.5),
     "low must be below high": lambda: Clip(1.0, -1.0),
