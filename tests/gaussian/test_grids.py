@@ -31,6 +31,11 @@ def test_leading_10_and_25_of_1000():
     assert [t - 1 for t in Leading()(TABLE, 7).tolist()] == [*range(6 * 142, -1, -142), -1]
 
 
+@pytest.mark.parametrize("steps", [2, 7, 10, 20, 25, 30, 50, 100, 150, 250, 333, 500, 1000])
+def test_leading_takes_the_usual_numbers_of_steps(steps):
+    assert len(Leading()(TABLE, steps)) == steps + 1
+
+
 def test_quadratic_10_of_1000():
     times = Quadratic(0.8)(TABLE, 10).tolist()
     assert [t - 1 for t in times] == [800, 632, 483, 355, 246, 158, 88, 39, 9, 0, -1]
@@ -94,6 +99,9 @@ def test_shift_multiplies_the_noise_level_of_straight_lines():
 
 NONSENSE = [
     (Leading(), VP(), 10, "use the grid Trailing"),
+    (Leading(), TABLE, 501, "begin at step 501 of 1000.* divides 1000, or the grid Trailing"),
+    (Leading(), TABLE, 1, "begin at step 1 of 1000"),
+    (Leading(), TABLE, 1001, "more than the 1000 steps"),
     (Quadratic(0.8), VP(), 10, "use the grid Trailing"),
     (KarrasRho(0.002, 80.0, 7.0), VE(0.001, 50.0), 10, "sigma_max=80 is above"),
     (KarrasRho(0.002, 50.0, 7.0), VE(0.01, 50.0), 10, "leaves the VE path"),

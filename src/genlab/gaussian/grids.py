@@ -49,13 +49,19 @@ class Leading:
     """t = 1 + i ⌊T/steps⌋, i = steps - 1, ..., 0, of a discrete path: it never visits T ("leading" spacing).
 
     Song et al. 2021, DDIM, arXiv:2010.02502, appendix D.2 ("linear"); improved DDPM's "ddimN". Raises GenlabError on
-    a continuous path.
+    a continuous path, and where what ⌊⌋ leaves out makes it begin more than a tenth below T (1 - 1/steps).
     """
 
     def __call__(self, path: GaussianPath, steps: int) -> Tensor:
         _check_discrete("Leading", path)
         stride = int(path.t_max) // steps
-        return _to_data(1 + stride * torch.arange(steps - 1, -1, -1, dtype=torch.float64), path, steps)
+        times = _to_data(1 + stride * torch.arange(steps - 1, -1, -1, dtype=torch.float64), path, steps)
+        if steps == 1 or times[0] < 0.9 * path.t_max * (1 - 1 / steps):
+            raise GenlabError(
+                f"sampler.steps={steps}: Leading would begin at step {times[0]:.0f} of {path.t_max:.0f}, where x is no noise "
+                f"yet: take a number above 1 that divides {path.t_max:.0f}, or the grid Trailing, which takes any"
+            )
+        return times
 
 
 class Quadratic:
