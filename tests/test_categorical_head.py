@@ -55,6 +55,7 @@ def test_a_token_of_probability_0_is_never_drawn(u):
     [
         *[(1, 1.0, [1]), (3, 1.0, [1, 3, 4]), (9, 1.0, [0, 1, 2, 3, 4]), (None, 0.5, [1, 3]), (None, 0.71, [1, 3, 4])],
         *[(None, 1e-9, [1]), (None, 0.96, [0, 1, 2, 3, 4]), (2, 0.96, [1, 3]), (4, 0.5, [1, 3])],
+        (2, 0.5, [1]),  # 0.4 of 0.7 is enough of the two
     ],
 )
 def test_top_k_and_top_p_leave_the_likeliest_in_proportion(top_k, top_p, expected):

@@ -41,11 +41,10 @@ class Categorical(Head):
 
     def truncated(self, parameters: Tensor, top_k: int | None, top_p: float) -> Tensor:
         order = parameters.sort(dim=1, descending=True, stable=True)
-        p = order.values.softmax(1)
-        dropped = p.cumsum(1) - p >= top_p  # those before it are enough; of the likeliest, never
+        p = order.values[:, :top_k].softmax(1)  # of the k alone, as top_p is a share of what they have
+        dropped = torch.ones_like(parameters, dtype=torch.bool)
+        dropped[:, :top_k] = p.cumsum(1) - p >= top_p  # those before it are enough; of the likeliest, never
         dropped[:, 0] = False
-        if top_k is not None:
-            dropped[:, top_k:] = True
         return parameters.masked_fill(dropped.scatter(1, order.indices, dropped), -torch.inf)
 
     def check(self, x: Tensor) -> None:

@@ -39,7 +39,7 @@ class Head(nn.Module, abc.ABC):
         raise GenlabError(f"a {type(self).__name__} has no temperature: set sampler.temperature=1")
 
     def truncated(self, parameters: Tensor, top_k: int | None, top_p: float) -> Tensor:
-        """The parameters without what is neither among the `top_k` likeliest nor in the share `top_p` of probability."""
+        """The parameters without what is not among the `top_k` likeliest and in the share `top_p` of their probability."""
         raise GenlabError(f"top_k and top_p are for tokens: a {type(self).__name__} has sampler.temperature alone")
 
     def fitting(self, parameters: Tensor, channels: int) -> Tensor:
