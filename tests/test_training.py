@@ -92,6 +92,24 @@ def test_a_smaller_budget_takes_nothing_from_the_record_of_a_finished_run(
     assert run.status["max_images"] == run.config["trainer"]["max_images"] == 40
 
 
+@pytest.mark.parametrize(
+    "refused",
+    [
+        ["evaluation.n=9", "evaluation.reference.statistics=nowhere.npz"],
+        ["trainer.max_images=64", "trainer.accelerator=tpu"],
+    ],
+    ids=["before it is built", "after"],
+)
+def test_what_fails_before_its_first_batch_takes_nothing_from_a_finished_run(refused: list[str], outputs: Path) -> None:
+    run, tiny = Run(outputs / "run"), [*FAMILIES["vae"], *TINY, "trainer.max_images=32", "evaluation.n=8"]
+    train(preflight("train", tiny), run.path)
+    before = {path: path.read_text() for path in run.path.glob("[chms]*.*")}
+    with pytest.raises(GenlabError):
+        train(preflight("train", [*tiny, *refused]), run.path)
+    assert {path: path.read_text() for path in before} == before
+    assert run.status["state"] == "finished"
+
+
 def test_a_signal_after_the_end_does_not_unfinish_a_run(
     outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

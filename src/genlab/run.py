@@ -126,6 +126,18 @@ class Run:
         }
         write_atomically(self.path / "status.json", json.dumps(finite(status), indent=1), SPACE)
 
+    def ended(self) -> dict[str, str]:
+        """The records of a finished run by their names, for `restore`; nothing of any other."""
+        if self.status.get("state") != "finished":
+            return {}
+        paths = [self.path / name for name in ("config.yaml", "history.jsonl", "status.json")]
+        return {path.name: path.read_text(errors="replace") for path in paths if path.is_file()}
+
+    def restore(self, records: dict[str, str]) -> None:
+        """Write the records as they were."""
+        for name, text in records.items():
+            write_atomically(self.path / name, text, SPACE)
+
     def append(self, name: str, *rows: dict[str, Any]) -> None:
         """More lines of a JSON-lines file, written in one piece."""
         with writing(self.path, SPACE), open(self.path / name, "a") as file:

@@ -91,6 +91,8 @@ class Session:
         self.config, self.plain = config, {k: v for k, v in plain.items() if k not in ("hydra", "trust")}
         self.run, self.report, self.leader = run, report, leader
         self.stamp = stamp(config.data.source.get("path"))
+        # what fails before its first batch takes nothing from a run that is finished
+        self.ended, self.began = run.ended() if leader and not config.force else {}, self.images_seen
         self.clock, self.finite = Clock(), Finite(run, config.trainer.skip_nonfinite)
         self.sharded = sharded(config.trainer)
         self.guard = Guard(config.trainer.requeue_signals, leader, together=self.sharded)
@@ -275,7 +277,10 @@ class Session:
 
     def record(self, state: str, images: int, why: str | None, objective: float | None = None) -> None:
         """Write how the run ended, for all who ask its directory or launched it."""
-        self.status(state, images, why=why, objective=objective)
+        if state == "failed" and self.ended and images == self.began:
+            self.run.restore(self.ended)
+        else:
+            self.status(state, images, why=why, objective=objective)
         self.complete = state == "finished"
         self.report.phase(state, images, objective=objective, why=why)
 
