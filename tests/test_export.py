@@ -78,6 +78,7 @@ def test_a_file_that_was_forged_is_refused(run: Path, tmp_path: Path) -> None:
     [
         (["RUN", "weights=emma"], "did you mean ema"),
         (["RUN", "checkpoint=best"], "no best checkpoint"),
+        (["RUN", "checkpoint=foo"], "checkpoint=foo: there is last and best"),
         (["RUN", "x"], "one RUN"),
     ],
 )

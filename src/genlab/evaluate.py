@@ -57,8 +57,6 @@ def rescore(
     if "cache" not in config["evaluation"]:
         raise GenlabError(f"{path} was recorded with a protocol of before: name one, as evaluation=offline")
     choose(config["evaluation"], metrics)
-    if options.checkpoint not in ("last", "best"):
-        raise GenlabError(f"checkpoint={options.checkpoint}: there is last and best")
     module, state = load(run, config, options.weights, options.trust, options.checkpoint)
     known = {} if known is None else known
     protocol = json.dumps([config["evaluation"], config["data"]], sort_keys=True)

@@ -114,9 +114,11 @@ def load(
 ) -> tuple[GenerativeModule, dict[str, Any]]:
     """The module of a run with `weights` (the name of an average, or "raw") on the best device, and its whole checkpoint.
 
-    `checkpoint` is "last" or "best". Raises GenlabError if the run has no such checkpoint, one of another model, or no
-    such weights.
+    Raises GenlabError if `checkpoint` is neither "last" nor "best", if the run has no such checkpoint, one of another
+    model, or no such weights.
     """
+    if checkpoint not in ("last", "best"):
+        raise GenlabError(f"checkpoint={checkpoint}: there is last and best")
     state = run.load_checkpoint(checkpoint)
     if state is None:
         raise GenlabError(
