@@ -52,6 +52,19 @@ def test_a_report_can_be_made_again(tmp_path):
     assert first == second
 
 
+def test_a_damaged_run_costs_no_other(tmp_path, capsys):
+    good, bad = (run_directory(tmp_path / "runs", model=model) for model in ("ddpm", "gan"))
+    (bad / "config.yaml").write_text("a: [")
+    assert main([str(tmp_path / "runs"), f"out={tmp_path / 'out'}"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"genlab: left out: {bad / 'config.yaml'} is not plain YAML")
+    assert printed.err.count("\n") == 1
+    assert "ddpm" in printed.out
+    (good / "config.yaml").write_text("a: [")
+    assert main([str(tmp_path / "runs"), f"out={tmp_path / 'out'}"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

@@ -11,7 +11,8 @@ DIR is where the report goes, outputs/report unless given:
   denoising.png                     the error of denoised images by noise level, of models that denoise
 
 Runs whose configurations differ in their seed only make one row: mean and standard deviation over seeds.
-A report needs files only, so it can be made of runs in progress and of runs from another machine.
+A report needs files only, so it can be made of runs in progress and of runs from another machine. Runs whose configuration
+is damaged are left out, aloud.
 """
 
 import re
@@ -23,7 +24,7 @@ from pathlib import Path
 from genlab.errors import GenlabError
 from genlab.printing import say
 from genlab.report.formats import markdown, to_csv, to_json
-from genlab.report.records import find_runs, read_run
+from genlab.report.records import RunRecord, find_runs, read_run
 from genlab.report.tables import Table, build
 
 OUT = Path("outputs/report")
@@ -58,7 +59,7 @@ def compare(paths: Sequence[Path], out: Path = OUT) -> Report:
     from genlab.report.grids import side_by_side
     from genlab.report.page import page
 
-    tables = build([read_run(path) for path in find_runs(paths)])
+    tables = build(_read(paths))
     _write(out, {})
     plots = {
         t.data: {draw.__name__: (draw(t), draw(t, dark=True)) for draw in (curves, denoising, cost)} for t in tables
@@ -77,6 +78,21 @@ def compare(paths: Sequence[Path], out: Path = OUT) -> Report:
     files = {name: picture for named in pictures.values() for name, picture in named.items()}
     _write(out, files | {name: text.encode() for name, text in texts.items()})
     return Report(tables, out)
+
+
+def _read(paths: Sequence[Path]) -> list[RunRecord]:
+    """The runs at or below the paths, without those that are damaged, each of which is told, unless there are no others."""
+    runs, damaged = [], []
+    for path in find_runs(paths):
+        try:
+            runs.append(read_run(path))
+        except GenlabError as error:
+            damaged.append(error)
+    if not runs:
+        raise damaged[0]
+    for error in damaged:
+        print(f"genlab: left out: {error}", file=sys.stderr)
+    return runs
 
 
 def _write(out: Path, files: dict[str, bytes]) -> None:
