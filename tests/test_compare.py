@@ -65,6 +65,19 @@ def test_a_damaged_run_costs_no_other(tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_a_start_that_failed_before_its_first_batch_is_no_row_unless_named(tmp_path, capsys):
+    _, bad = (run_directory(tmp_path / "runs", model=model) for model in ("ddpm", "gan"))
+    (bad / "status.json").write_text(json.dumps({"state": "failed", "images_seen": 0, "why": "lr"}))
+    (bad / "history.jsonl").unlink()
+    (bad / "metrics.jsonl").unlink()
+    models = [row.label for row in compare([tmp_path / "runs"], tmp_path / "out").tables[0].rows]
+    assert models == ["ddpm"]
+    assert capsys.readouterr().err == "genlab: left out: 1 run that failed before the first batch\n"
+    for paths in ([tmp_path / "runs", bad], [bad.parent]):
+        assert "gan" in [row.label for row in compare(paths, tmp_path / "out").tables[0].rows]
+        assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

@@ -12,7 +12,7 @@ DIR is where the report goes, outputs/report unless given:
 
 Runs whose configurations differ in their seed only make one row: mean and standard deviation over seeds.
 A report needs files only, so it can be made of runs in progress and of runs from another machine. Runs whose configuration
-is damaged are left out, aloud.
+is damaged are left out, aloud, as are those in a directory that failed before their first batch.
 """
 
 import re
@@ -81,7 +81,8 @@ def compare(paths: Sequence[Path], out: Path = OUT) -> Report:
 
 
 def _read(paths: Sequence[Path]) -> list[RunRecord]:
-    """The runs at or below the paths, without those that are damaged, each of which is told, unless there are no others."""
+    """The runs at or below the paths, without those that are damaged, and of those below without starts that failed before
+    their first batch; what is left out is told, unless nothing else is there."""
     runs, damaged = [], []
     for path in find_runs(paths):
         try:
@@ -92,7 +93,11 @@ def _read(paths: Sequence[Path]) -> list[RunRecord]:
         raise damaged[0]
     for error in damaged:
         print(f"genlab: left out: {error}", file=sys.stderr)
-    return runs
+    named = {path.resolve() for path in paths}
+    begun = [run for run in runs if run.begun or run.path.resolve() in named] or runs
+    if n := len(runs) - len(begun):
+        print(f"genlab: left out: {n} {'runs' if n > 1 else 'run'} that failed before the first batch", file=sys.stderr)
+    return begun
 
 
 def _write(out: Path, files: dict[str, bytes]) -> None:

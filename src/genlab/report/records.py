@@ -95,6 +95,11 @@ class RunRecord:
         return self.status.get("state") == "finished"
 
     @property
+    def begun(self) -> bool:
+        """Whether there is more to it than a start that failed before its first batch."""
+        return self.status.get("state") != "failed" or bool(self.images_seen or self.evaluations)
+
+    @property
     def state(self) -> str:
         """The state in words: "finished", "running, 34 %", "failed: the loss is NaN"."""
         state, why = printable(self.status.get("state", "unknown")), self.status.get("why")
