@@ -9,6 +9,7 @@ import torch
 from genlab.data.source import Source
 from genlab.errors import GenlabError
 from genlab.evaluation.evaluator import Evaluator
+from genlab.evaluation.features import Metric
 from genlab.evaluation.model import score_model
 from genlab.evaluation.protocol import Protocol, settings
 from genlab.evaluation.reference import References, imported
@@ -41,12 +42,15 @@ class Scoring:
         self.split = options["reference"]["split"]
 
     @cached_property
+    def metrics(self) -> dict[str, Metric]:
+        return build(self.options["metrics"], self.trust)
+
+    @cached_property
     def evaluator(self) -> Evaluator:
         """Made when the first samples are scored, since it reads, or makes, the reference statistics."""
         options = self.options
         sets = (options["n"], options["batch"], options["seed"], options["seeds"], options["floors"])
-        metrics = build(options["metrics"], self.trust)
-        return Evaluator(self.references, self.split, metrics, self.recipe, *sets, self.brought)
+        return Evaluator(self.references, self.split, self.metrics, self.recipe, *sets, self.brought)
 
     def module(
         self,

@@ -87,6 +87,7 @@ def test_a_better_one_replaces_it_and_a_resumed_run_remembers(tmp_path: Path) ->
 def test_a_metric_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(GenlabError, match="did you mean fd_digits"):
         run(tmp_path / "run", "trainer.evaluate_every=32", "evaluation.monitor=fid_digits")
+    assert not (tmp_path / "run" / "config.yaml").exists(), "it is told before training begins"
 
 
 def test_a_signal_ends_the_scoring_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

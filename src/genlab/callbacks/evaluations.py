@@ -38,6 +38,8 @@ class Evaluations(Occasion):
         super().__init__(*kept)
         self.scoring, self.n, self.monitor = scoring, n, monitor
         self.checkpoint, self.history = checkpoint, history
+        if monitor is not None:
+            _check(monitor, [name for metric in scoring.metrics.values() for name in metric.better])
 
     def act(self, trainer: L.Trainer, module: GenerativeModule) -> None:
         started = time.perf_counter()
@@ -56,8 +58,7 @@ class Evaluations(Occasion):
     def _record(self, scores: dict[str, Score]) -> tuple[str, float] | None:
         """The watched metric and its value, if this is the best by now."""
         name = self.monitor or next(iter(scores))
-        if name not in scores:
-            raise GenlabError(f"evaluation.monitor={name}{near(name, list(scores))}; there is {', '.join(scores)}")
+        _check(name, list(scores))  # one that needs more samples than there are has none
         best, value = self.checkpoint.best, scores[name].row["value"]
         if math.isnan(value):
             return None
@@ -66,3 +67,8 @@ class Evaluations(Occasion):
             if badness(value, better) >= badness(best["value"], better):
                 return None
         return name, value
+
+
+def _check(monitor: str, names: list[str]) -> None:
+    if monitor not in names:
+        raise GenlabError(f"evaluation.monitor={monitor}{near(monitor, names)}; there is {', '.join(names)}")
