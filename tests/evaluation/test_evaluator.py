@@ -70,12 +70,12 @@ def test_floors_are_computed_once_and_are_scores_of_the_other_split(tmp_path: Pa
     assert other["fd_pixels"]["train"] == made["fd_pixels"]["train"]
     assert {name: row["n"] for name, row in made["fd_pixels"].items()} == {"train": 200, "noise": 200}
     assert made["fd_pixels"]["train"]["value"] < made["fd_pixels"]["noise"]["value"] / 10
-    assert made["nn_ratio"]["train"]["value"] == 0, "copies of the training data"
+    assert {*made["nn_ratio"], *made["auth_pct"]} == {"noise"}, "of training samples they say no more than: copies"
 
 
 def test_held_against_the_train_split_the_floor_is_the_test_split(tmp_path: Path) -> None:
     made = evaluator(tmp_path, "train").floor(lambda z: (z * 0).to(torch.uint8), (1, 8, 8))
-    assert set(made["fd_pixels"]) == {"test", "noise"}
+    assert set(made["fd_pixels"]) == set(made["nn_ratio"]) == {"test", "noise"}
     assert 0 < made["fd_pixels"]["test"]["value"] < made["fd_pixels"]["noise"]["value"]
 
 

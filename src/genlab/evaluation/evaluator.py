@@ -146,11 +146,15 @@ class Evaluator:
     # ------------------------------------------------------------------ what a value is held against
 
     def floor(self, decode: Callable[[Tensor], Tensor], shape: Sequence[int]) -> dict[str, dict[str, Row]]:
-        """metric -> {"train", "train_full", "noise"} -> value, standard error and n; `decode` brings noise to data space."""
+        """metric -> {"train", "train_full", "noise"} -> value, standard error and n; `decode` brings noise to data space.
+
+        What a metric of the nearest training samples says of these themselves is left out.
+        """
         wanted = {label: make for label, make in self._floors(decode, shape).items() if label in self.floors}
         noise = decode(NoiseStream(0).normal((1, *shape)))  # by which codecs are told apart
         drawn_as = hashlib.sha256(noise.numpy().tobytes()).hexdigest()
-        identity = [self.recipe, self.n, self.seed, sorted(wanted), self.references.identity(self._other), drawn_as]
+        copies, other = self._of_copies, self.references.identity(self._other)
+        identity = [self.recipe, self.n, self.seed, sorted(wanted), other, drawn_as, *copies]
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
         path = self.references.folder(self.split) / f"floors-{digest}.json"
         known = path.is_file()
@@ -165,12 +169,20 @@ class Evaluator:
                 self.tell(error)
                 continue
             for name, score in scores.items():
+                if name in copies and label != "noise":
+                    continue
                 error = score.row["stderr"]
                 row = {"value": score.row["value"], "stderr": None if math.isnan(error) else error, "n": len(data.x)}
                 table.setdefault(name, {})[label] = row
         if not ranks()[0]:
             place(path, lambda file: file.write(json.dumps(table).encode()))
         return table
+
+    @property
+    def _of_copies(self) -> list[str]:
+        """The metrics by which the split that is not the reference is nothing but copies, being the training samples."""
+        near = [metric for metric in self.metrics.values() if "nearest" in metric.needs and self._other == "train"]
+        return sorted(name for metric in near for name in metric.better)
 
     @property
     def _other(self) -> str:
