@@ -142,6 +142,11 @@ def test_a_job_that_reports_failure_has_failed_whatever_its_exit_code(program: P
     assert "diverged" in out
 
 
+def test_a_job_whose_run_was_trained_further_says_so_in_its_line(program: Path) -> None:
+    _, out, _ = sweep(program, "x=1", "why='trained to 48 images'")
+    assert ", objective 0.5, trained to 48 images\n" in out
+
+
 def test_jobs_json_tells_all_of_every_job(program: Path) -> None:
     sweep(program, "x=1,2", "deep=3")
     job = records(program)[1]

@@ -78,9 +78,10 @@ def test_finished_is_not_repeated_unless_forced(outputs: Path, capsys: pytest.Ca
 
 
 def test_a_smaller_budget_takes_nothing_from_the_record_of_a_finished_run(
-    outputs: Path, capsys: pytest.CaptureFixture[str]
+    outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, tiny = Run(outputs / "run"), [*FAMILIES["vae"], *TINY]
+    monkeypatch.setenv("GENLAB_REPORT", str(outputs / "report.json"))
     objective = train(preflight("train", [*tiny, "trainer.max_images=40", "evaluation.n=8"]), run.path)
     assert capsys.readouterr().out.startswith(f"genlab: finished: {run.path}: fd_digits {objective:.4g}, trained for ")
     before = run.status
@@ -89,6 +90,7 @@ def test_a_smaller_budget_takes_nothing_from_the_record_of_a_finished_run(
     assert run.status == before
     assert train(preflight("train", [*tiny, "trainer.max_images=16", "evaluation.n=9"]), run.path) != objective
     assert "trained to 48 images already: only drawn and scored again" in capsys.readouterr().out
+    assert json.loads((outputs / "report.json").read_text())["why"] == "trained to 48 images", "for the sweep's line"
     assert run.status["max_images"] == run.config["trainer"]["max_images"] == 40
 
 

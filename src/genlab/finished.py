@@ -24,6 +24,11 @@ def tell(
         write_atomically(Path(os.environ["GENLAB_REPORT"]), json.dumps({**report, "objective": objective, "why": why}))
 
 
+def beyond(images_seen: int, budget: int, batch: int) -> str | None:
+    """How far a run was trained, where an earlier budget was larger than the one that is asked for."""
+    return f"trained to {images_seen} images" if images_seen >= budget + batch else None
+
+
 def finished(config: DictConfig, folder: Path) -> dict[str, Any] | None:
     """The status of a run that is trained to its budget and scored as `config` asks, if it asks for a score, once that has
     been told; else None."""
@@ -37,7 +42,7 @@ def finished(config: DictConfig, folder: Path) -> dict[str, Any] | None:
     recorded, asked = configuration(folder), redact(plain)
     if config.evaluation.n and any(recorded.get(key) != asked.get(key) for key in SCORED):
         return None
-    tell(folder, "finished", status["images_seen"], budget, status["objective"], None)
-    more = f", and trained to {seen} images" if (seen := status["images_seen"]) >= budget + config.trainer.batch else ""
-    print(f"genlab: already finished{more}: {folder} (force=true trains again)")
+    more = beyond(status["images_seen"], budget, config.trainer.batch)
+    tell(folder, "finished", status["images_seen"], budget, status["objective"], more)
+    print(f"genlab: already finished{f', and {more}' if more else ''}: {folder} (force=true trains again)")
     return status

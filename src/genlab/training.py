@@ -30,7 +30,7 @@ from genlab.data.identity import stamp
 from genlab.errors import GenlabError
 from genlab.evaluation.banks import gathered, ranks
 from genlab.failures import explained
-from genlab.finished import finished
+from genlab.finished import beyond, finished
 from genlab.fitting import lightning, sharded
 from genlab.instantiation import build
 from genlab.launched import leader, local_rank
@@ -118,7 +118,7 @@ class Session:
         state = self.run.load_checkpoint() if self.leader or not self.config.force else None
         if state is not None:  # no record says less than what was trained
             known = min(state["images_seen"], self.run.status.get("max_images", 0))
-            options.max_images = self.report.max_images = max(options.max_images, known)
+            options.max_images = max(options.max_images, known)
             self.plain["trainer"]["max_images"] = options.max_images
         torch.manual_seed(key(self.config.seed, "initialization"))
         self.module = build(self.config.model, self.trust)
@@ -217,7 +217,8 @@ class Session:
                 objective = self.validation.last.get(f"val/{judge}") if self.leader else None
             elif self.config.evaluation.n:
                 metric, objective = self._evaluate(module)
-        self.end("finished", None, objective)
+        more = beyond(self.images_seen, self.report.max_images, self.config.trainer.batch)
+        self.end("finished", more, objective)
         self.meets = True
         if self.leader:
             self.report.stop()  # which would print this on its own stream

@@ -132,7 +132,8 @@ class Job:
         """How the job went, in one line."""
         if self.state == "finished":
             scored = "" if self.objective is None else f", objective {self.objective:g}"
-            return f"finished {self.name} in {self.seconds:.0f} s{scored}"
+            more = f", {why}" if (why := self.report.get("why")) else ""
+            return f"finished {self.name} in {self.seconds:.0f} s{scored}{more}"
         return f"{self.state} {self.name}, exit code {self.exit_code}: {self.why()} (log: {self.log})"
 
     def why(self) -> str:
