@@ -71,8 +71,8 @@ class Classifier:
     ):
         if not classes:
             raise GenlabError(
-                f"{source.name} has no classes to train a classifier on: take features that are known already, as "
-                "evaluation=clean does"
+                f"{source.name} has no classes to train a classifier on: set data.classes=K if its subfolders or labels are "
+                "classes, evaluation.n=0 for no score, or take features that are known already, as evaluation=clean does"
             )
         self.name = f"{source.name}-classifier"
         self.shape = tuple(shape)
