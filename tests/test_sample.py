@@ -54,6 +54,7 @@ def test_truncation_is_a_choice_of_sampling(
     for name, arguments, said in (
         ("ddpm", ["truncation=0.5"], "only a GAN's latents"),
         ("dcgan", ["truncation=0"], "truncation=0.0"),
+        ("dcgan", ["truncation=nan"], "truncation=nan: it is above 0"),
         ("dcgan", ["sampler=ddim"], "DDIM is of another family than GAN"),
     ):
         assert call([str(runs / name), *arguments, f"out={tmp_path}"], monkeypatch) == 2

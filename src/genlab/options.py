@@ -1,5 +1,6 @@
 """Command lines of the verbs that work on a run: RUN, words, and key=value pairs checked against a dataclass."""
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -91,7 +92,8 @@ def _set(config: DictConfig, path: str, override: str) -> None:
     if not isinstance(node, DictConfig) or leaf not in node:
         known = list(map(str, node)) if isinstance(node, DictConfig) else []
         raise GenlabError(f"no key {override.split('=')[0]!r}{near(leaf, known)}")
-    node[leaf] = OmegaConf.from_dotlist([f"value={override.split('=', 1)[1]}"])["value"]
+    value = re.sub(r"^([+-]?)(nan|inf)$", r"\1.\2", override.split("=", 1)[1])  # YAML's numbers, as Hydra reads them
+    node[leaf] = OmegaConf.from_dotlist([f"value={value}"])["value"]
 
 
 def _option(group: str, value: str) -> Any:

@@ -28,7 +28,7 @@ class Sampler(abc.ABC):
     """`steps` steps down a grid of times, from x ~ N(0, σ(t_max)²) to data at t = 0.
 
     `threshold` acts on every x̂ before anything is derived from it; `double` keeps x in float64, whatever the network
-    computes in. Raises GenlabError unless steps ≥ 1.
+    computes in. Raises GenlabError unless steps is whole and ≥ 1.
     """
 
     needs: ClassVar[str] = "denoiser"
@@ -42,8 +42,8 @@ class Sampler(abc.ABC):
     """Whether x at t_max alone decides the sample, so that the trajectory is an ODE's."""
 
     def __init__(self, steps: int, grid: Grid, threshold: Threshold | None = None, double: bool = False):
-        if steps < 1:
-            raise GenlabError(f"sampler.steps={steps}: at least one step is needed")
+        if not isinstance(steps, int) or steps < 1:
+            raise GenlabError(f"sampler.steps={steps}: at least one step is needed, and a whole number of them")
         self.steps, self.grid, self.threshold, self.double = steps, grid, threshold, double
 
     @abc.abstractmethod
