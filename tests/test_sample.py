@@ -63,6 +63,22 @@ def test_truncation_is_a_choice_of_sampling(
     assert folders[0] == folders[1]
 
 
+@pytest.mark.parametrize(
+    ("name", "choice"), [("vae", ["sampler=temperature"]), ("realnvp", ["sampler=tempered"]), ("transformer", [])]
+)
+def test_temperature_is_short_for_the_sampler_of_the_family(
+    name: str, choice: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(preflight("train", [f"experiment=digits/{name}", *TINY]), tmp_path / "run")
+    drawn = []
+    for arguments in (["temperature=0.5"], [*choice, "sampler.temperature=0.5"], []):
+        assert call([str(tmp_path / "run"), "n=2", *arguments, f"out={tmp_path / 'out'}"], monkeypatch) == 0
+        drawn.append(np.load(tmp_path / "out" / "samples.npz")["x"])
+    assert (drawn[0] == drawn[1]).all()
+    assert (drawn[0] != drawn[2]).any()
+    assert call([str(tmp_path / "run"), "temperature=nan", f"out={tmp_path / 'out'}"], monkeypatch) == 2
+
+
 @pytest.mark.parametrize("name", ["flow_matching", "vae"])
 def test_interpolation_begins_and_ends_with_the_images_themselves(
     name: str, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -1,7 +1,7 @@
 """usage: genlab sample RUN [n=64] [seed=0] [y=3] [weights=ema|raw|NAME] [sampler=ddim] [sampler.steps=50] [out=FOLDER]
                       [batch=256] [devices=1]
-       genlab sample RUN truncation=0.7 [...]
-       genlab sample RUN prompt="Once upon a time" [n=8] [seed=0] [sampler=nucleus] [sampler.temperature=0.8] [out=FOLDER]
+       genlab sample RUN truncation=0.7 or temperature=0.7 [...]
+       genlab sample RUN prompt="Once upon a time" [n=8] [seed=0] [sampler=nucleus] [temperature=0.8] [out=FOLDER]
        genlab sample RUN interpolate=8 [of=images|samples] [along=arc|line] [seed=0] [y=3] [weights=ema|raw|NAME] [likelihood.tolerance=1e-3] [out=FOLDER]
        genlab sample RUN arithmetic=[3,8,5] or traverse=4 [of=samples] or levels=6 [seed=0] [weights=ema|raw|NAME] [out=FOLDER]
 
@@ -10,7 +10,9 @@ data as animated WebP: trajectory.webp shows x_t, denoised.webp the x̂ that the
 batches, and with devices=8 on eight devices of this machine, each its share.
 Text is written to samples.txt, and prompt=TEXT is what every sample of a model of text begins with.
 Sample i depends on (seed, i) alone, whatever n is. truncation=0.7 is short for sampler=truncation sampler.value=0.7, of a
-GAN: styles nearer to their mean, or latents without large numbers. trust=true allows a run whose configuration names foreign classes.
+GAN: styles nearer to their mean, or latents without large numbers; temperature=0.7 for sampler=tempered of a flow,
+sampler=temperature of a VAE, and of a transformer the sampler.temperature that it has: likelier samples, of fewer kinds.
+trust=true allows a run whose configuration names foreign classes.
 
 With interpolate=8 it encodes pairs of test images instead, and writes interpolation.png: an image, eight steps on the
 arc between the latents from its own reconstruction to that of the other, and the other. A conditional model takes the two
@@ -63,6 +65,7 @@ class Options:
     of: str = "images"  # or "samples": what is encoded, or drawn
     along: str = "arc"  # or "line"
     truncation: float | None = None
+    temperature: float | None = None
     levels: int | None = None
 
 
@@ -233,6 +236,11 @@ def _opened(path: Path, options: Options, overrides: list[str]) -> tuple[Path, "
         if "generator" not in run.config["model"]:
             raise GenlabError(f"truncation={options.truncation}: only a GAN's latents can be cut")
         overrides = [*overrides, "sampler=truncation", f"sampler.value={options.truncation}"]
+    if options.temperature is not None:
+        model = run.config["model"]
+        if "temperature" not in (model.get("sampler") or {}):  # transformers have one anyway, or the one of nucleus
+            overrides = [*overrides, "sampler=tempered" if "bijection" in model else "sampler=temperature"]
+        overrides = [*overrides, f"sampler.temperature={options.temperature}"]
     config = overridden(run.config, overrides)
     module, _ = load(run, config, options.weights, options.trust)
     return folder, module, config
