@@ -89,7 +89,7 @@ def test_raw_and_averaged_weights_differ(run: Path, monkeypatch: pytest.MonkeyPa
         (evaluate, ["RUN", "sampler=ddim", "sampler.eta=-inf"], "sampler.eta=-inf"),
         (evaluate, ["RUN", "sacle=2"], "did you mean guidance.scale?"),
         (sample, ["RUN", "weights=best"], "there is ema and raw"),
-        (sample, ["RUN", "out=/proc/x"], "cannot make the folder /proc/x"),
+        (sample, ["RUN", "out=/proc/x"], "cannot make the folder /proc/x (No such file or directory): set out=FOLDER"),
         (sample, ["a", "b"], "one RUN is needed"),
         (evaluate, ["RUN", "frechett"], "did you mean frechet?"),
         (evaluate, ["RUN", "evaluation.n=1"], "at least 2 samples"),

@@ -87,11 +87,11 @@ def check_evaluation(options: Mapping[str, Any]) -> None:
             raise GenlabError(f"evaluation.floors: no floor {name!r}{near(name, FLOORS)}; there is {', '.join(FLOORS)}")
 
 
-def check_writable(path: Path) -> None:
-    """Raise GenlabError if `path` is no folder that can be made and written."""
+def check_writable(path: Path, key: str = "outputs") -> None:
+    """Raise GenlabError, with the key that names another, if `path` is no folder that can be made and written."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise GenlabError(f"cannot make the folder {path} ({error.strerror}): set outputs=FOLDER") from None
+        raise GenlabError(f"cannot make the folder {path} ({error.strerror}): set {key}=FOLDER") from None
     if not os.access(path, os.W_OK | os.X_OK):
-        raise GenlabError(f"cannot write in the folder {path}: set outputs=FOLDER")
+        raise GenlabError(f"cannot write in the folder {path}: set {key}=FOLDER")

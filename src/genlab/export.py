@@ -47,7 +47,7 @@ def export(path: Path, options: Options) -> list[Path]:
     files = []
     for weights in options.weights.split(","):
         module, seconds = loaded(run, here(config), weights, options.trust, options.checkpoint)
-        check_writable(folder)
+        check_writable(folder, "out")
         # cloned, because safetensors has no tensors that share memory
         tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in module.state_dict().items()}
         told = {

@@ -48,7 +48,7 @@ def rerun(path: Path, out: Path | None, overrides: list[str], trust: bool = Fals
     folder = out or path.resolve().with_name(re.sub(r"(-s\d+)?$", r"-rerun\1", path.resolve().name, count=1))
     if folder.resolve() == path.resolve():
         raise GenlabError(f"out={folder} is the run itself: name another folder")
-    check_writable(folder)
+    check_writable(folder, "out")
     train(config, folder)
     return folder
 

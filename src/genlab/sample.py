@@ -231,7 +231,7 @@ def _opened(path: Path, options: Options, overrides: list[str]) -> tuple[Path, "
 
     run = Run.existing(path)
     folder = Path(options.out) if options.out else run.samples / f"seed{options.seed}"
-    check_writable(folder)
+    check_writable(folder, "out")
     if options.truncation is not None:
         if "generator" not in run.config["model"]:
             raise GenlabError(f"truncation={options.truncation}: only a GAN's latents can be cut")
