@@ -20,6 +20,10 @@ from genlab.instantiation import build
     [
         ("trainer.max_imagez=5", "did you mean trainer.max_images?"),
         ("max_images=5", "did you mean trainer.max_images?"),
+        ("batch_size=5", "did you mean evaluation.batch or trainer.batch?"),
+        ("data.batch=5", "did you mean evaluation.batch or trainer.batch?"),
+        ("steps=5", "did you mean sampler.steps?"),
+        ("experiment=score_sde_ve", "did you mean cifar10/score_sde_ve or digits/score_sde_ve or"),
         ("model.clases=3", "did you mean model.classes?"),
         ("sampler.stepz=4", "did you mean sampler.steps?"),
         ("variational.objektive.beta=2", "did you mean variational.objective.beta?"),

@@ -94,7 +94,9 @@ def test_raw_and_averaged_weights_differ(run: Path, monkeypatch: pytest.MonkeyPa
         (evaluate, ["RUN", "frechett"], "did you mean frechet?"),
         (evaluate, ["RUN", "evaluation.n=1"], "at least 2 samples"),
         (evaluate, ["nowhere"], "nowhere is not a run directory"),
+        (evaluate, ["RUN", "fid"], "no metric 'fid' in this protocol, but in evaluation=clean, fid50k_test"),
         (data, ["info", "digit"], "did you mean digits?"),
+        (data, ["info", "moons"], "did you mean planar/moons?"),
         (data, ["lst"], "cannot read `lst`"),
     ],
 )

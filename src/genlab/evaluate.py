@@ -24,7 +24,7 @@ from typing import Any
 
 from genlab.errors import GenlabError, printable
 from genlab.hints import near
-from genlab.options import RECORDED, overridden, parse, verb
+from genlab.options import RECORDED, overridden, parse, protocols, verb
 
 TRAIN_EXTRACTOR, LIKELIHOOD = "--train-extractor", "likelihood"
 
@@ -77,7 +77,9 @@ def choose(evaluation: dict[str, Any], metrics: list[str]) -> None:
     known = [*evaluation["metrics"], *own, LIKELIHOOD]
     for name in metrics:
         if name not in known:
-            raise GenlabError(f"no metric {name!r}{near(name, known)}; there is {', '.join(known)}")
+            of = protocols(name)
+            hint = f" in this protocol, but in evaluation={', '.join(of)}" if of else near(name, known)
+            raise GenlabError(f"no metric {name!r}{hint}; there is {', '.join(known)}")
     if metrics:
         evaluation["metrics"] = {name: metric for name, metric in evaluation["metrics"].items() if name in metrics}
         evaluation["module_metrics"] = {name: metric for name, metric in own.items() if name in metrics}

@@ -102,12 +102,17 @@ def flatten(node: DictConfig, prefix: str) -> Iterator[str]:
 
 
 def near(word: str, words: Sequence[str]) -> str:
-    """— did you mean X?, comparing whole words first and last parts of dotted keys next."""
-    close = difflib.get_close_matches(word, words, n=1, cutoff=0.7)
+    """— did you mean X?: what is close as a whole, of the same last part (of keys and paths) first; else the least deep of
+    those with this last part, one that begins or ends it, or one close to it."""
+    end, *ends = (re.split(r"[./]", w)[-1] for w in (word, *words))
+    same = [w for w, e in zip(words, ends, strict=True) if e == end]
+    close = difflib.get_close_matches(word, same or words, n=1, cutoff=0.7) if word != end or not same else []
     if not close:
-        last = {w.rsplit(".", 1)[-1]: w for w in reversed(words)}
-        close = [last[m] for m in difflib.get_close_matches(word.rsplit(".", 1)[-1], list(last), n=1, cutoff=0.6)]
-    return f" - did you mean {close[0]}?" if close else ""
+        parts = sorted((e for e in ends if end.startswith(f"{e}_") or end.endswith(f"_{e}")), key=len)
+        nearest = [end] if same else parts[-1:] or difflib.get_close_matches(end, ends, n=1, cutoff=0.6)
+        close = [w for w, e in zip(words, ends, strict=True) if e in nearest]
+        close = [w for w in close if w.count(".") == min(c.count(".") for c in close)]
+    return f" - did you mean {' or '.join(close)}?" if close else ""
 
 
 def line_of(error: Exception) -> str:

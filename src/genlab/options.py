@@ -106,3 +106,11 @@ def _option(group: str, value: str) -> Any:
         raise GenlabError(f"no {group} {value!r}{near(value, options)}; there is {', '.join(options)}")
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return compose(overrides=[f"+{group}={value}"])[group.partition("/")[0]]
+
+
+def protocols(metric: str) -> list[str]:
+    """The options of evaluation that have this metric."""
+    names = sorted(path.stem for path in (conf_dir() / "evaluation").glob("[!_]*.yaml"))
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        composed = {name: compose(overrides=[f"+evaluation={name}"]).evaluation for name in names}
+    return [name for name, node in composed.items() if metric in [*node.metrics, *(node.module_metrics or ())]]
