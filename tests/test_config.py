@@ -76,6 +76,15 @@ def test_a_mistake_is_one_line_that_names_the_remedy(override: str, hint: str) -
     assert "\n" not in str(caught.value)
 
 
+def test_a_folder_of_ones_own_recipes_is_there_and_suggested_from(tmp_path: Path) -> None:
+    with pytest.raises(GenlabError, match="nope: there is no such folder"):
+        preflight("train", [], [str(tmp_path / "nope")])
+    (tmp_path / "experiment" / "me").mkdir(parents=True)
+    (tmp_path / "experiment" / "me" / "small.yaml").write_text("# @package _global_\nseed: 3\n")
+    with pytest.raises(GenlabError, match=r"did you mean me/small\?; there is me/small$"):
+        preflight("train", ["experiment=me/smal"], [str(tmp_path)])
+
+
 def test_of_a_mistyped_recipe_only_those_beside_it_are_named() -> None:
     with pytest.raises(GenlabError, match="did you mean digits/ddpm") as caught:
         preflight("train", ["experiment=digits/ddmp"])

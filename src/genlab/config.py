@@ -101,6 +101,9 @@ def preflight(name: str, overrides: Sequence[str], searchpath: Sequence[str] = (
 
     Raises GenlabError in one line, with the nearest key or option where something is mistyped.
     """
+    for place in searchpath:
+        if not Path(place).is_dir():
+            raise GenlabError(f"--config-dir {place}: there is no such folder")
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
         first = [_first(o) for o in parsed]
@@ -119,7 +122,7 @@ def preflight(name: str, overrides: Sequence[str], searchpath: Sequence[str] = (
                     raise GenlabError(said)
     if searchpath:
         first.append(f"hydra.searchpath=[{','.join(f'file://{path}' for path in searchpath)}]")
-    config = _compose(name, first)
+    config = _compose(name, first, searchpath)
     refuse_mistyped(name, first, searchpath)
     if check:
         check_values(config)
@@ -137,7 +140,7 @@ def _first(override: Override) -> str:
     return f"{key}={next(iter(override.sweep_string_iterator()))}"
 
 
-def _compose(name: str, overrides: list[str]) -> DictConfig:
+def _compose(name: str, overrides: list[str], searchpath: Sequence[str] = ()) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
@@ -148,7 +151,7 @@ def _compose(name: str, overrides: list[str]) -> DictConfig:
         resolved = OmegaConf.create(OmegaConf.to_container(body, resolve=True))
     except (HydraException, OmegaConfBaseException, AssertionError) as error:
         GlobalHydra.instance().clear()
-        raise GenlabError(explain(name, overrides, error)) from None
+        raise GenlabError(explain(name, overrides, error, searchpath)) from None
     finally:
         GlobalHydra.instance().clear()
         HydraConfig.instance().cfg = None

@@ -15,13 +15,13 @@ from genlab.folders import conf_dir
 SETTLED = ("data", "optimizer", "trainer", "logger", "evaluation", "evaluation.reference")  # by schemas.py
 
 
-def explain(name: str, overrides: list[str], error: Exception) -> str:
+def explain(name: str, overrides: list[str], error: Exception, searchpath: Sequence[str] = ()) -> str:
     """The one line that a mistyped override deserves."""
     known = known_keys(name)
     for text in overrides:
         key = text.split("=", 1)[0].lstrip("+~").split("@")[0]
         if (conf_dir() / key).is_dir() and "=" in text:
-            if said := unknown(key, text.split("=", 1)[1]):
+            if said := unknown(key, text.split("=", 1)[1], searchpath):
                 return said
         elif key not in known and not key.startswith("hydra") and not text.startswith("+"):
             return f"no key {key!r}{near(key, known)}"
