@@ -78,6 +78,8 @@ def test_raw_and_averaged_weights_differ(run: Path, monkeypatch: pytest.MonkeyPa
         (sample, ["nowhere"], "nowhere is not a run directory"),
         (sample, ["RUN", "n=0"], "n=0: at least one sample"),
         (sample, ["RUN", "n=two"], "n: Value 'two'"),
+        (sample, ["RUN", "seed=-1"], "seed=-1: at least 0 is needed"),
+        (sample, ["RUN", "levels=6", "traverse=4"], "traverse and levels: one of them at a time"),
         (sample, ["RUN", "seeed=1"], "did you mean seed?"),
         (sample, ["RUN", "y=10"], "the labels are 0 to 9"),
         (sample, ["RUN", "sampler=dimm"], "did you mean ddim?"),

@@ -253,8 +253,12 @@ def _act(arguments: list[str]) -> None:
     if len(words) != 1:
         raise GenlabError(f"one RUN is needed, not {len(words)}: {' '.join(words)}")
     given = (Path(words[0]), options, overrides)
-    latent = (options.interpolate, options.arithmetic or None, options.traverse, options.levels)
-    if options.devices > 1 and latent != (None,) * 4:
+    latent = [k for k in ("interpolate", "arithmetic", "traverse", "levels") if getattr(options, k) not in (None, [])]
+    if len(latent) > 1:
+        raise GenlabError(f"{' and '.join(latent)}: one of them at a time")
+    if options.seed < 0:
+        raise GenlabError(f"seed={options.seed}: at least 0 is needed")
+    if options.devices > 1 and latent:
         raise GenlabError(f"devices={options.devices}: only samples are drawn on several")
     if options.interpolate is not None:
         file, error = interpolation(*given)
