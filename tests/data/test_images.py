@@ -403,7 +403,7 @@ def test_verbs(arrays: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("GENLAB_CACHE", str(tmp_path / "cache"))
     overrides = [f"data.source.path={arrays}"]
     assert "not prepared: genlab data prepare cifar10" in data.info("cifar10", overrides)
-    assert "cifar10 is prepared: 300 train, 60 test in" in data.prepare("cifar10", overrides)
+    assert "cifar10 is prepared: 300 train, 60 test of 3x32x32 in" in data.prepare("cifar10", overrides)
     text = data.info("cifar10", overrides)
     assert "cifar10: 300 train, 60 test; shape [3, 32, 32], 256 levels, 10 classes" in text
     assert f"train: {arrays}, train; 0.9 MB" in text
@@ -428,6 +428,7 @@ def test_what_a_newcomer_mistypes_names_the_remedy(arrays: Path, capsys: pytest.
         data.info("folder", overrides)
     overrides[0] = f"data.source.path={arrays}"
     assert f"not prepared: genlab data prepare folder {overrides[0]} '{overrides[1]}'" in data.info("folder", overrides)
+    assert "only 10 of data.classes=12 have rows" in data.prepare("folder", [*overrides, "data.classes=12"])
 
 
 def test_the_list_says_what_every_set_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -124,7 +124,11 @@ def prepare(name: str, overrides: list[str]) -> str:
         return f"genlab: {name} is inside genlab, nothing to prepare"
     files = {split: source.prepare(split, thorough=True)["files"][f"{split}.x"] for split in SPLITS}
     counts = ", ".join(f"{file['shape'][0]} {split}" for split, file in files.items())
-    return f"genlab: {name} is prepared: {counts} in {source.folder}"
+    shape = "x".join(map(str, files["train"]["shape"][1:]))
+    y = source.split("train").y if config.classes else None
+    found = config.classes if y is None else len(y.unique())
+    few = f"; only {found} of data.classes={config.classes} have rows" if (found or 0) < (config.classes or 0) else ""
+    return f"genlab: {name} is prepared: {counts} of {shape} in {source.folder}{few}"
 
 
 def _act(arguments: list[str]) -> None:
