@@ -46,6 +46,9 @@ def test_sample_draws_the_same_whatever_n(run: Path, tmp_path: Path, monkeypatch
     assert many["x"].shape == (5, 1, 8, 8)
     assert (many["y"] == 3).all()
     np.testing.assert_array_equal(few["x"], many["x"][:3])
+    record = json.loads((tmp_path / "5" / "samples.json").read_text())
+    assert {key: record[key] for key in ("seed", "n", "weights", "y")} == {"seed": 7, "n": 5, "weights": "ema", "y": 3}
+    assert (record["sampler"]["steps"], record["guidance"]) == (4, None)
     assert Image.open(tmp_path / "5" / "samples.png").size > (0, 0)
     assert Image.open(tmp_path / "5" / "trajectory.webp").n_frames == 4  # type: ignore[attr-defined]
 

@@ -5,8 +5,9 @@
        genlab sample RUN interpolate=8 [of=images|samples] [along=arc|line] [seed=0] [y=3] [weights=ema|raw|NAME] [likelihood.tolerance=1e-3] [out=FOLDER]
        genlab sample RUN arithmetic=[3,8,5] or traverse=4 [of=samples] or levels=6 [seed=0] [weights=ema|raw|NAME] [out=FOLDER]
 
-Draws samples of a trained run: a PNG grid of the first 256, an .npz of them all, and of the first 64 the way from noise to
-data as animated WebP: trajectory.webp shows x_t, denoised.webp the x̂ that the model expects it to become. They are drawn in
+Draws samples of a trained run: a PNG grid of the first 256, an .npz of them all, samples.json of how they were drawn,
+and of the first 64 the way from noise to data as animated WebP: trajectory.webp shows x_t, denoised.webp the x̂ that the
+model expects it to become. They are drawn in
 batches, and with devices=8 on eight devices of this machine, each its share.
 Text is written to samples.txt, and prompt=TEXT is what every sample of a model of text begins with.
 Sample i depends on (seed, i) alone, whatever n is. truncation=0.7 is short for sampler=truncation sampler.value=0.7, of a
@@ -27,6 +28,7 @@ a hierarchical model writes levels.png: an image, its reconstruction and what it
 anew, the levels in six rows, from the top of the ladder down.
 """
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,7 +82,7 @@ def sample(path: Path, options: Options, overrides: list[str]) -> Path:
     for key in ("n", "batch"):
         if getattr(options, key) < 1:
             raise GenlabError(f"{key}={getattr(options, key)}: at least one sample is needed")
-    folder, module, _ = _opened(path, options, overrides)
+    folder, module, config = _opened(path, options, overrides)
     own, frames = {}, []
     rank, world = ranks()
     for first, count in mine(options.n, min(options.batch, -(-options.n // world))):
@@ -91,6 +93,9 @@ def sample(path: Path, options: Options, overrides: list[str]) -> Path:
         return folder
     x, y = (torch.cat([parts[first][k] for first in sorted(parts)]) for k in (0, 1))
     np.savez_compressed(folder / "samples.npz", x=x.numpy(), y=y.numpy(), seed=options.seed)
+    record = {key: getattr(options, key) for key in ("seed", "n", "weights", "y", "prompt")}
+    record |= {key: config["model"].get(key) for key in ("sampler", "guidance")}
+    (folder / "samples.json").write_text(json.dumps(record, indent=2) + "\n")
     if x.ndim == 2 and not x.is_floating_point():
         (folder / "samples.txt").write_text("\n\n".join(f"[{i}]\n{text}" for i, text in enumerate(texts(x))) + "\n")
     else:
