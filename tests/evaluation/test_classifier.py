@@ -53,6 +53,16 @@ def test_digits_are_recognized_and_told_apart_in_its_features(tmp_path: Path) ->
     assert (y[distance.argmin(1)] == y).float().mean() > 0.9  # a neighbour is of the same class
 
 
+def test_a_few_images_are_a_batch(tmp_path: Path) -> None:
+    class Few(Stripes):
+        def split(self, name: str) -> Batch:
+            x, y = super().split(name)
+            return Batch(x[:36], None if y is None else y[:36])
+
+    source = Few((1, 8, 8))
+    assert make(source, tmp_path).accuracy(source, "train") > 0.9
+
+
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64)])
 def test_images_of_any_size_become_4x4_or_3x3_before_the_hidden_layer(shape: tuple[int, int, int]) -> None:
     network = Network(shape, 64, 10)

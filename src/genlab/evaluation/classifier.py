@@ -105,7 +105,7 @@ class Classifier:
                 f"{self.name} learns one class label of each image, which the train split does not have: give it labels "
                 "(shapes: data.source.condition=label), or take features that are known already, as evaluation=clean does"
             )
-        batch = 64
+        batch = min(64, len(data.x))
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             for module in self.network.modules():
