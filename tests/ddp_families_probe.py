@@ -19,7 +19,7 @@ from genlab.training import train
 
 SMALL = ["trainer.batch=16", "trainer.max_images=128", "trainer.log_every=16", "evaluation.n=0", "logger=none"]
 SMALL += ["trainer.accelerator=cpu", "trainer.sample_every=0", "trainer.validate_every=0", "trainer.checkpoint_every=0"]
-ADA = ["critic_augment=ada", "critic_augment.every=2", "critic_augment.target=-1"]  # p rises at every move,
+ADA = ["critic_augment=ada", "critic_augment.every=2", "critic_augment.target=-2"]  # p rises at every move,
 ADA += ["critic_augment.images=1000000000"]  # by too little to change an image
 GANS = {
     "dcgan": ["experiment=digits/dcgan", "trainer.sync_batchnorm=true", *ADA, "penalty=r1_lecam"],
@@ -52,7 +52,7 @@ def between(seen: penalties.Round) -> Tensor:
 
 GAN._latents, penalties.between = latents, between  # type: ignore[method-assign]
 VAE._eps = HVAE._eps = noise  # type: ignore[method-assign]
-Pixels.dequantize = lambda self, x: self.encode(x) + (0.5 - self.encode(x)) / self.steps  # type: ignore[method-assign]
+Pixels.spread = lambda self, z: z + (0.5 - z) / self.steps  # type: ignore[method-assign]
 
 if __name__ == "__main__":
     folder, devices, families = Path(sys.argv[1]), sys.argv[2], {"gans": GANS, "others": OTHERS}[sys.argv[3]]

@@ -90,8 +90,8 @@ class Adaptive(Augmentation):
         super().__init__()
         if every < 1 or images < 1 or not 0 <= p <= 1:
             raise GenlabError(f"ADA every={every}, images={images}, p={p}: both counts are 1 or more, and p is 0 to 1")
-        if not -1 <= target <= 1:
-            raise GenlabError(f"ADA target={target}: it is held against a mean of signs, from -1 to 1")
+        if not target < 1:
+            raise GenlabError(f"ADA target={target}: it is held against a mean of signs, which is at most 1")
         self.pipe, self.target, self.every, self.images = pipe, target, every, images
         self.register_buffer("p", torch.tensor(float(p)))
         self.register_buffer("signs", torch.zeros(2))  # their sum over images since p moved last, and of how many
