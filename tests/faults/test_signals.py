@@ -21,7 +21,7 @@ PLACES = {
     "it validates": (64, "linger(GenerativeModule, '_terms', 64)"),
     "it draws a picture": (48, "linger(GenerativeModule, 'labels', 48)"),
     "it evaluates": (96, "import genlab.evaluation.evaluator as e; linger(e.Evaluator, 'quick', 96)"),
-    "it draws at the end": (160, "import genlab.training as t; linger(t, 'film', 160)"),
+    "it draws at the end": (160, "import genlab.callbacks.samples as s; linger(s, 'film', 160)"),
     "it evaluates at the end": (160, "import genlab.scoring as s; linger(s.Scoring, 'module', 160)"),
 }
 SLEEPING_BATCH = "linger(GenerativeModule, 'training_step', 80)"
