@@ -13,7 +13,7 @@ from genlab.checks import check_evaluation
 from genlab.config import register
 from genlab.errors import GenlabError
 from genlab.folders import conf_dir
-from genlab.hints import known_keys, line_of, near
+from genlab.hints import known_keys, line_of, near, unknown
 from genlab.printing import say
 from genlab.recorded import here
 
@@ -100,10 +100,8 @@ def _option(group: str, value: str) -> Any:
     """The node of a group's option, as Hydra composes it, its interpolations left for the recorded configuration."""
     if value == "null":
         return None
-    folder = conf_dir() / group
-    options = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("[!_]*.yaml"))
-    if value not in options:
-        raise GenlabError(f"no {group} {value!r}{near(value, options)}; there is {', '.join(options)}")
+    if said := unknown(group, value):
+        raise GenlabError(said)
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return compose(overrides=[f"+{group}={value}"])[group.partition("/")[0]]
 

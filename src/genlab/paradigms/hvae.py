@@ -113,7 +113,8 @@ class HVAE(GenerativeModule):
         if self.collapses == 2:  # in a row: at first nothing is learned yet
             print(
                 f"genlab: posterior collapse at {self.images_seen} images: {_listed(silent)} of {len(self.levels)}, counted from "
-                f"the top from 0, below {ACTIVE} nats; try variational/objective=warm_up, balanced, or free_bits with variational.objective.nats=4 (of each level)",
+                f"the top from 0, below {ACTIVE} nats; try variational/objective=warm_up, balanced, or free_bits "
+                "with variational.objective.nats=4 (of each level)",
                 file=sys.stderr,
             )
         each = {f"active/{level}": count for level, count in enumerate(active)}

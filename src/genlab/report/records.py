@@ -33,7 +33,7 @@ class Measurement:
     references: dict[str, Reference]
     protocol: dict[str, Any]
     spread: float | None = None  # over several sets of samples
-    line: int = 0  # of the file, where its evaluation first measured this
+    line: int = 0  # of the file, where its evaluation begins
 
     @property
     def best(self) -> bool:
