@@ -81,6 +81,24 @@ def test_labels_weigh_no_more_than_features_do_in_the_critic_of_dcgan() -> None:
     assert plain / 2 < labelled < 4 * plain
 
 
+def test_initial_weights_of_he_keep_the_second_moment_through_dcgan_and_those_of_the_paper_lose_it() -> None:
+    """E h² of what a layer gives is 2/fan_in · fan_in · E x² / 2 of what it takes after a ReLU (He et al. 2015, eq. 8)."""
+    torch.manual_seed(0)
+    x = torch.randn(64, 3, 32, 32)
+    values = {}
+    with torch.no_grad():
+        for std in (None, 0.02):
+            critic = dcgan.Discriminator(3, 32, 32, 0, batch_norm=False, init_std=std)
+            values[std] = critic(x).pow(2).mean()
+            transposed = dcgan.Generator(100, 3, 32, 32, 0, init_std=std).layers[2]
+            h = transposed(torch.randn(16, 256, 8, 8).relu())[:, :, 1:-1, 1:-1]  # at the border fewer weights meet
+            values["transposed", std] = h.pow(2).mean()
+    assert values["transposed", None].item() == pytest.approx(1.0, rel=0.05)
+    assert values["transposed", 0.02].item() == pytest.approx(256 * 4 * 0.02**2 / 2, rel=0.05)
+    assert 0.2 < values[None] < 5
+    assert values[0.02] < 0.01
+
+
 @every
 @pytest.mark.parametrize("k", [0, 3])
 def test_shapes(pair: Pair, k: int) -> None:
