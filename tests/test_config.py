@@ -20,6 +20,9 @@ from genlab.instantiation import build
     [
         ("trainer.max_imagez=5", "did you mean trainer.max_images?"),
         ("max_images=5", "did you mean trainer.max_images?"),
+        ("trainer.epochs=5", "did you mean trainer.max_images?"),
+        ("learning_rate=0.1", "did you mean optimizer.lr?"),
+        ("gpus=2", "did you mean trainer.devices?"),
         ("batch_size=5", "did you mean evaluation.batch or trainer.batch?"),
         ("data.batch=5", "did you mean evaluation.batch or trainer.batch?"),
         ("steps=5", "did you mean sampler.steps?"),

@@ -14,6 +14,14 @@ from genlab.folders import conf_dir
 
 SETTLED = ("data", "optimizer", "trainer", "logger", "evaluation", "evaluation.reference")  # by schemas.py
 
+ELSEWHERE = {  # as other platforms name them; ours counts images
+    "learning_rate": "optimizer.lr",
+    "gpus": "trainer.devices",
+    **dict.fromkeys(
+        ("epochs", "max_epochs", "num_epochs", "max_steps", "num_steps", "iterations", "n_iters"), "trainer.max_images"
+    ),
+}
+
 
 def explain(name: str, overrides: list[str], error: Exception, searchpath: Sequence[str] = ()) -> str:
     """The one line that a mistyped override deserves."""
@@ -24,7 +32,8 @@ def explain(name: str, overrides: list[str], error: Exception, searchpath: Seque
             if said := unknown(key, text.split("=", 1)[1], searchpath):
                 return said
         elif key not in known and not key.startswith("hydra") and not text.startswith("+"):
-            return f"no key {key!r}{near(key, known)}"
+            elsewhere = ELSEWHERE.get(key.rpartition(".")[2])
+            return f"no key {key!r}{f' - did you mean {elsewhere}?' if elsewhere else near(key, known)}"
     if isinstance(error, AssertionError):  # OmegaConf's own, of a key within one that is null
         within = [text for text in overrides if text.split("=", 1)[0].count(".") > 1]
         return f"{', '.join(within)}: what should hold this is null here"
