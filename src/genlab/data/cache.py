@@ -19,8 +19,9 @@ import numpy as np
 import torch
 
 from genlab.data.source import Batch
-from genlab.data.writing import Blocks, Manifest, replace, write
-from genlab.files import locked, sha256
+from genlab.data.writing import Blocks, Manifest, write
+from genlab.errors import GenlabError
+from genlab.files import locked, sha256, write_atomically
 
 
 def prepared(folder: Path, split: str, make: Callable[[], tuple[Manifest, Blocks]], thorough: bool = False) -> Manifest:
@@ -52,8 +53,8 @@ def intact(folder: Path, split: str, thorough: bool = False) -> Manifest | None:
     if None in known:
         return _damaged(folder / list(manifest["files"])[known.index(None)])
     if not all(known):
-        with contextlib.suppress(OSError):  # a folder that may only be read is verified at every opening
-            replace(path, manifest)
+        with contextlib.suppress(GenlabError, OSError):  # a folder that may only be read is verified at every opening
+            write_atomically(path, json.dumps(manifest, indent=1))
     return manifest
 
 

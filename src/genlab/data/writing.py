@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from genlab.errors import GenlabError
-from genlab.files import writing
+from genlab.files import write_atomically, writing
 
 Manifest = dict[str, Any]
 CHUNK = 2**20
@@ -60,7 +60,7 @@ def write(folder: Path, split: str, record: Manifest, blocks: Blocks) -> Manifes
         with writing(folder):
             files = {f"{split}.{name}": file.place() for name, file in part.files.items()}
             manifest = {**record, "skipped": part.skipped, "files": files}
-            replace(folder / f"{split}.json", manifest)
+            write_atomically(folder / f"{split}.json", json.dumps(manifest, indent=1))
     except GenlabError:
         part.drop()
         raise
@@ -176,10 +176,3 @@ class _Part:
         """Remove whatever has not taken its place."""
         for path in [self.path, *self.folder.glob(f".{self.split}.*.partial")]:
             path.unlink(missing_ok=True)
-
-
-def replace(path: Path, manifest: Manifest) -> None:
-    """Write a manifest as a whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(manifest, indent=1))
-    os.replace(temporary, path)
