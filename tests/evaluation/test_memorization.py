@@ -8,12 +8,12 @@ from genlab.evaluation import manifold, memorization
 from genlab.evaluation.features import FeatureBank
 from genlab.evaluation.frechet import FrechetDistance
 from genlab.evaluation.jackknife import jackknife
-from genlab.evaluation.memorization import Memorization, MemorizationInformed, Training, nearest
+from genlab.evaluation.memorization import Memorization, MemorizationInformed, Training
 from genlab.evaluation.moments import Blocks
 
 
 def bank(x: torch.Tensor, train: torch.Tensor) -> FeatureBank:
-    return FeatureBank(len(x), Blocks.of(x, 10), nearest=nearest(x, train))
+    return FeatureBank(len(x), Blocks.of(x, 10), nearest=Training(train)(x))
 
 
 @pytest.mark.parametrize("rows", [8, 2048])
@@ -27,10 +27,10 @@ def test_nearest_is_exact_in_all_three_senses(rows: int, monkeypatch: pytest.Mon
     own = (train[:, None].double() - train.double()).norm(dim=2).fill_diagonal_(math.inf).amin(1)
     cosine = torch.nn.functional.cosine_similarity(features[:, None].double(), train[None].double(), dim=2)
     expected = torch.stack([matrix.amin(1), 1 - cosine.abs().amax(1), own[matrix.argmin(1)]], 1)
-    got = nearest(features, train)
+    known = Training(train)
+    got = known(features)
     assert got[:5, 0].tolist() == [0] * 5, "copies are at no distance at all"
     torch.testing.assert_close(got.double(), expected, rtol=1e-6, atol=1e-7)
-    known = Training(train)
     torch.testing.assert_close(torch.cat([known(features[:9]), known(features[9:])]), got, rtol=1e-6, atol=1e-12)
 
 

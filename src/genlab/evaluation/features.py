@@ -44,7 +44,7 @@ class FeatureBank:
     spatial: Gaussian | Blocks | None = None  # of the spatial features
     features: Tensor | None = None  # (N, D) float32
     logits: Tensor | None = None  # (N, K) float32
-    nearest: Tensor | None = None  # (N, 3) distances to the training data, as memorization.nearest has them
+    nearest: Tensor | None = None  # (N, 3) distances to the training data, as memorization.Training has them
     x: Tensor | None = None  # (N, ...) the samples themselves
     y: Tensor | None = None  # (N, ...) what they were asked to be
 

@@ -24,7 +24,8 @@ class Training:
         return near.clamp(min=0).sqrt()
 
     def __call__(self, features: Tensor) -> Tensor:
-        """What `nearest` says of (N, D): (N, 3)."""
+        """Of each sample (N, D) to the training samples tⱼ: minⱼ ‖f − tⱼ‖, minⱼ (1 − |cos(f, tⱼ)|), and, of the tⱼ that is the
+        nearest in the first sense, the distance to the nearest other training sample: (N, 3) float32."""
         return torch.cat([self._rows(rows.to(self.features.device)) for rows in features.split(ROWS)])
 
     def _rows(self, features: Tensor) -> Tensor:
@@ -40,15 +41,6 @@ class Training:
             best = torch.minimum(near, best)
         exact = (rows - self.features[index].double()).norm(dim=1)  # 0 for a copy, which the product is not
         return torch.stack([exact, cosine.clamp(min=0), self.own[index]], 1).float()
-
-
-def nearest(features: Tensor, train: Tensor) -> Tensor:
-    """Of each sample (N, D) to the training samples (M, D): minⱼ ‖f − tⱼ‖, minⱼ (1 − |cos(f, tⱼ)|), and, of the tⱼ that is the
-    nearest in the first sense, the distance to the nearest other training sample: (N, 3) float32.
-
-    `Training(train)` is the same function of many sets of samples, which goes through the training samples' own pairs once.
-    """
-    return Training(train)(features)
 
 
 class Memorization:
