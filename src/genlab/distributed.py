@@ -1,14 +1,21 @@
 """The group of a run's ranks, which are one where nothing is distributed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch.distributed as dist
 from torch import Tensor
 
 
+def ranks() -> tuple[int, int]:
+    """(rank, world) of this process."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
 def world() -> int:
     """How many ranks there are."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return ranks()[1]
 
 
 def total(x: Tensor) -> Tensor:
@@ -25,6 +32,33 @@ def share(tensors: Iterable[Tensor]) -> None:
     if world() > 1:
         for x in tensors:
             dist.broadcast(x, src=0)
+
+
+def gathered(own: dict) -> dict:
+    """The entries of all ranks."""
+    if world() == 1:
+        return own
+    everybody: list = [None] * world()
+    dist.all_gather_object(everybody, own)
+    return {k: v for part in everybody for k, v in part.items()}
+
+
+def summed(value: float) -> float:
+    """The sum over all ranks."""
+    rank, _ = ranks()
+    return sum(gathered({rank: value}).values())
+
+
+def everywhere(true: bool) -> bool:
+    """Whether it is true on every rank."""
+    return all(gathered({ranks()[0]: true}).values())
+
+
+def mine(n: int, batch: int) -> Iterator[tuple[int, int]]:
+    """(first, count) of this rank's share of n samples in batches, every sample being of exactly one rank."""
+    rank, size = ranks()
+    for first in range(rank * batch, n, size * batch):
+        yield first, min(batch, n - first)
 
 
 def leave(all_do: bool) -> None:

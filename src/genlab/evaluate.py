@@ -47,7 +47,7 @@ def rescore(
 
     `known` holds what a protocol needs of the data, for whoever scores more than once by it.
     """
-    from genlab.evaluation.banks import ranks
+    from genlab.distributed import ranks
     from genlab.instantiation import build
     from genlab.run import Run
     from genlab.scoring import Scoring, load

@@ -76,7 +76,7 @@ def sample(path: Path, options: Options, overrides: list[str]) -> Path:
     import numpy as np
     import torch
 
-    from genlab.evaluation.banks import gathered, mine, ranks
+    from genlab.distributed import gathered, mine, ranks
     from genlab.pictures import film, picture, texts
 
     for key in ("n", "batch"):

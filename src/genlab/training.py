@@ -27,8 +27,8 @@ from genlab.callbacks.samples import Samples
 from genlab.callbacks.validation import Validation
 from genlab.data.datamodule import DataModule
 from genlab.data.identity import stamp
+from genlab.distributed import gathered, ranks
 from genlab.errors import GenlabError
-from genlab.evaluation.banks import gathered, ranks
 from genlab.failures import explained
 from genlab.finished import beyond, finished
 from genlab.fitting import lightning, sharded

@@ -6,8 +6,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from genlab.data.source import Batch
+from genlab.distributed import everywhere, mine, summed
 from genlab.errors import GenlabError
-from genlab.evaluation.banks import chunks, everywhere, fill, mine, summed
+from genlab.evaluation.banks import chunks, fill
 from genlab.evaluation.features import Activations, FeatureBank
 from genlab.evaluation.frechet import frechet_distance
 

@@ -10,8 +10,8 @@ from genlab.better import badness
 from genlab.callbacks.checkpoint import Checkpoint
 from genlab.callbacks.history import History
 from genlab.callbacks.occasion import Occasion
+from genlab.distributed import gathered, ranks
 from genlab.errors import GenlabError
-from genlab.evaluation.banks import gathered, ranks
 from genlab.evaluation.evaluator import Score
 from genlab.hints import near
 from genlab.module import GenerativeModule

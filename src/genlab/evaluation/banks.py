@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from genlab.data.source import Batch
+from genlab.distributed import gathered, mine, ranks
 from genlab.errors import GenlabError
 from genlab.evaluation.features import FeatureBank, Features
 from genlab.evaluation.jackknife import BLOCKS
@@ -33,41 +33,6 @@ class Chunk(NamedTuple):
     first: int  # the index of the first of them
     x: Tensor
     y: Tensor | None
-
-
-def ranks() -> tuple[int, int]:
-    """(rank, world) of this process."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
-
-
-def gathered(own: dict) -> dict:
-    """The entries of all ranks."""
-    _, world = ranks()
-    if world == 1:
-        return own
-    everybody: list = [None] * world
-    dist.all_gather_object(everybody, own)
-    return {k: v for part in everybody for k, v in part.items()}
-
-
-def summed(value: float) -> float:
-    """The sum over all ranks."""
-    rank, _ = ranks()
-    return sum(gathered({rank: value}).values())
-
-
-def everywhere(true: bool) -> bool:
-    """Whether it is true on every rank."""
-    return all(gathered({ranks()[0]: true}).values())
-
-
-def mine(n: int, batch: int) -> Iterator[tuple[int, int]]:
-    """(first, count) of this rank's share of n samples in batches, every sample being of exactly one rank."""
-    rank, world = ranks()
-    for first in range(rank * batch, n, world * batch):
-        yield first, min(batch, n - first)
 
 
 def chunks(data: Batch, batch: int) -> Iterator[Chunk]:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from genlab.data.source import Batch
+from genlab.distributed import mine, summed
 from genlab.errors import GenlabError
-from genlab.evaluation.banks import Chunk, chunks, mine, summed
+from genlab.evaluation.banks import Chunk, chunks
 from genlab.evaluation.protocol import counted
 from genlab.module import GenerativeModule
 from genlab.noise import NoiseStream, key

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from genlab.data.source import Batch
+from genlab.distributed import everywhere, ranks
 from genlab.errors import GenlabError
-from genlab.evaluation.banks import Chunk, chunks, everywhere, fill, ranks
+from genlab.evaluation.banks import Chunk, chunks, fill
 from genlab.evaluation.drawing import Cost, drawn
 from genlab.evaluation.features import FeatureBank, Metric
 from genlab.evaluation.jackknife import Estimate, jackknife

@@ -8,8 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from genlab.distributed import gathered, ranks, summed
 from genlab.errors import GenlabError
-from genlab.evaluation.banks import chunks, gathered, ranks, summed
+from genlab.evaluation.banks import chunks
 from genlab.evaluation.drawing import Cost, drawn, reconstructed
 from genlab.evaluation.evaluator import Evaluator
 from genlab.evaluation.features import ModuleMetric

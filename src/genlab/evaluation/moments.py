@@ -6,6 +6,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from genlab.distributed import world
+
 ROWS = 1024  # gathered before they enter the sums: a product of few rows costs as much as one of many
 PANEL = 256  # columns of a product of which only the lower triangle is wanted
 
@@ -108,7 +110,7 @@ class Blocks:
     def reduce(self) -> None:
         """Add up over all ranks, in place; without ranks, nothing happens."""
         self.flush()
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if world() > 1:
             for sums in (self.n, self.total, *self.second):
                 torch.distributed.all_reduce(sums)
 

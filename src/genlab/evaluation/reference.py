@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from genlab.data.source import Source
+from genlab.distributed import everywhere, gathered, ranks
 from genlab.errors import GenlabError
-from genlab.evaluation.banks import chunks, everywhere, fill, gathered, ranks
+from genlab.evaluation.banks import chunks, fill
 from genlab.evaluation.features import FeatureBank, Features
 from genlab.evaluation.moments import Gaussian
 from genlab.files import locked, place, sha256

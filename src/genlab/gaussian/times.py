@@ -5,6 +5,7 @@ import abc
 import torch
 from torch import Tensor, distributed, nn
 
+from genlab.distributed import world
 from genlab.errors import GenlabError
 from genlab.gaussian.path import GaussianPath, Karras
 
@@ -136,9 +137,9 @@ class LossSecondMoment(Times):
 
 def _gathered(values: Tensor) -> Tensor:
     """The (B,) values of all ranks, in the order of the ranks; every rank has as many."""
-    if not distributed.is_available() or not distributed.is_initialized():
+    if world() == 1:
         return values
-    parts = [torch.empty_like(values) for _ in range(distributed.get_world_size())]
+    parts = [torch.empty_like(values) for _ in range(world())]
     distributed.all_gather(parts, values.contiguous())
     return torch.cat(parts)
 

@@ -1,10 +1,9 @@
 """Codebooks of vectors that follow what is nearest to them, without a gradient."""
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from genlab.distributed import total, world
+from genlab.distributed import share, total, world
 from genlab.errors import GenlabError
 
 
@@ -59,8 +58,7 @@ class Codebook(nn.Module):
         flat = _rows(z)
         order = torch.randperm(len(flat), device=flat.device)
         chosen = flat[order[torch.arange(self.size, device=flat.device) % len(flat)]]  # (K, D)
-        if world() > 1:
-            dist.broadcast(chosen, src=0)  # each rank has random numbers of its own
+        share([chosen])  # each rank has random numbers of its own
         uniform = torch.full_like(self.counts, world() * len(flat) / self.size)
         self.counts.copy_(torch.where(dead, uniform, self.counts))
         self.sums.copy_(torch.where(dead[:, None], uniform[:, None] * chosen, self.sums))
