@@ -128,15 +128,21 @@ def load(
         raise GenlabError(
             f"{run.path} has no {checkpoint} checkpoint" + (" yet" if checkpoint == "last" else ": " + NO_BEST)
         )
+    module = restored(config["model"], state, weights, trust, str(run.path))
+    return module.eval().to("cuda" if torch.cuda.is_available() else "cpu"), state
+
+
+def restored(model: Any, state: dict[str, Any], weights: str, trust: bool, origin: str) -> GenerativeModule:
+    """The module of a configuration with `weights` of a checkpoint; raises GenlabError for one that has none of that name."""
     kept = {**state["averages"], "raw": {}}
     if weights not in kept:
         names = list(kept)
         raise GenlabError(f"weights={weights}{near(weights, names)}; there is {', '.join(names[:-1])} and {names[-1]}")
-    module: GenerativeModule = build(config["model"], trust)
-    tensors = dict(state["state_dict"]) | {name.replace("/", "."): value for name, value in kept[weights].items()}
-    adopt(module, tensors, str(run.path))
+    module: GenerativeModule = build(model, trust)
+    average = {name.replace("/", "."): value for name, value in kept[weights].items()}
+    adopt(module, state["state_dict"] | average, origin)
     module.images_seen = state["images_seen"]
-    return module.eval().to("cuda" if torch.cuda.is_available() else "cpu"), state
+    return module
 
 
 def trained(run: str | None) -> GenerativeModule:

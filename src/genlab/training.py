@@ -39,7 +39,7 @@ from genlab.networks.batch_norm import synchronize
 from genlab.noise import key
 from genlab.redaction import redact
 from genlab.run import Run
-from genlab.scoring import Scoring, adopt
+from genlab.scoring import Scoring, adopt, restored
 from genlab.tracking import Nothing, Tracker
 
 
@@ -253,10 +253,7 @@ class Session:
 
     def _score_best(self, state: dict[str, Any] | None) -> list[dict[str, Any]]:
         assert state is not None, "the first rank has read it"
-        module = build(self.config.model, self.trust)
-        average = {name.replace("/", "."): value for name, value in state["averages"]["ema"].items()}
-        adopt(module, state["state_dict"] | average, str(self.run.path))
-        module.to(self.device).images_seen = state["images_seen"]
+        module = restored(self.config.model, state, "ema", self.trust, str(self.run.path)).to(self.device)
         return self.scoring.module(module, self.plain["model"], "ema", state["seconds"], state["best"]["metric"])
 
     @property
