@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +11,11 @@ import torch
 from torch import Tensor
 
 from genlab.errors import GenlabError
+from genlab.files import place
 from genlab.module import GenerativeModule
 from genlab.noise import NoiseStream, key
 from genlab.recorded import here
-from genlab.run import Run, plain
+from genlab.run import SPACE, Run, plain
 from genlab.scoring import load
 
 Pairs = dict[str, Tensor]  # "eps", "x" (n, *shape) in model space and, of a conditional teacher, "y" (n,)
@@ -62,9 +62,8 @@ class Reflow:
             module, _ = load(run, config, self.weights, trust=False)
             parts = list(self._made(module))
             pairs = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            torch.save(pairs, temporary)
-            os.replace(temporary, path)  # another student of the same teacher may be making them too
+            # whole at once: another student of the same teacher may be making them too
+            place(path, lambda file: torch.save(pairs, file), SPACE)
         return plain(path)
 
     @torch.no_grad()
