@@ -3,13 +3,10 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-
-Frame = TypeVar("Frame")
 
 
 def picture(x: Tensor, scale: int = 4, columns: int | None = None) -> Image.Image:
@@ -79,15 +76,11 @@ def film(frames: Sequence[tuple[Tensor, Tensor | None]], folder: Path, most: int
     """trajectory.webp and, where there is an x̂, denoised.webp of frames (x_t, x̂) in data space; nothing of a model that has
     one step."""
     if len(frames) > 1:
-        x_t, x_hat = zip(*_thinned(frames, most), strict=True)
+        # as many at equal distances, and the last, tell as much as a thousand
+        x_t, x_hat = zip(*frames[: -1 : max(1, len(frames) // most)], frames[-1], strict=True)
         animate([picture(x) for x in x_t], folder / "trajectory.webp")
         if x_hat[0] is not None:
             animate([picture(x) for x in x_hat], folder / "denoised.webp")
-
-
-def _thinned(frames: Sequence[Frame], most: int) -> list[Frame]:
-    """At most about `most` of the frames at equal distances, the last among them: as many tell as much as a thousand."""
-    return [*frames[: -1 : max(1, len(frames) // most)], frames[-1]]
 
 
 def animate(frames: Sequence[Image.Image], path: Path, seconds: float = 4.0) -> None:
