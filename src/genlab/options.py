@@ -103,7 +103,7 @@ def _option(group: str, value: str) -> Any:
     if said := unknown(group, value):
         raise GenlabError(said)
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose(overrides=[f"+{group}={value}"])[group.partition("/")[0]]
+        return compose(overrides=[f"+{group}={value}"])[group]
 
 
 def protocols(metric: str) -> list[str]:

@@ -37,8 +37,8 @@ class Budget(L.Callback):
 class Clock(L.Callback):
     """Seconds spent on training itself: whoever does something else calls `mark` when it is done."""
 
-    def __init__(self, seconds: float = 0.0):
-        self.seconds = seconds
+    def __init__(self):
+        self.seconds = 0.0
         self.mark()
 
     def mark(self) -> None:

@@ -80,19 +80,17 @@ class Evaluator:
         self._told: set[str] = set()
         self.needs = tuple(dict.fromkeys(need for metric in metrics.values() for need in metric.needs))
         if "nearest" in self.needs:
-            self.nearest = Training(self._bank("train", ("features",)).have("features", "nearest"))
+            self.nearest = Training(self.references.bank("train", ("features",)).have("features", "nearest"))
         else:
             self.nearest = None
         self.real = brought or self._real()
 
-    def _bank(self, split: str, needs: Sequence[str]) -> FeatureBank:
-        return self.references.bank(split, needs)
-
     def _real(self) -> FeatureBank:
         if self.nearest is None:
-            return self._bank(self.split, self.needs)
-        bank = self._bank(self.split, (*self.needs, "features"))
-        held_out = bank if self.split != "train" else self._bank("test", ("features",))  # train is 0 from itself
+            return self.references.bank(self.split, self.needs)
+        bank = self.references.bank(self.split, (*self.needs, "features"))
+        # train is 0 from itself
+        held_out = bank if self.split != "train" else self.references.bank("test", ("features",))
         return replace(bank, nearest=self.nearest(held_out.have("features", "nearest")))
 
     def bank(self, samples: Iterable[Chunk], n: int) -> FeatureBank:

@@ -67,7 +67,7 @@ class GenlabSweeper(Sweeper):
 
     config: DictConfig
     launcher: Launcher
-    context: HydraContext
+    hydra_context: HydraContext
 
     def __init__(self, trials: int, parallel: int | None, direction: str, seed: int, **more: Any) -> None:
         if trials < 1 or (parallel is not None and parallel < 1):
@@ -80,7 +80,6 @@ class GenlabSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Make the launcher, and keep where the study lies."""
         self.hydra_context, self.config = hydra_context, config  # which validate_batch_is_legal reads
-        self.context = hydra_context
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -120,7 +119,7 @@ class GenlabSweeper(Sweeper):
 
     def split(self, arguments: Sequence[str]) -> tuple[list[Override], list[str]]:
         """(what is searched, what is fixed) of the params and the command line, of which the command line goes before."""
-        parser = OverridesParser.create(config_loader=self.context.config_loader)
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         texts = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         overrides = {o.get_key_element(): o for o in parser.parse_overrides(texts)}.values()
         searched = [o for o in overrides if o.is_sweep_override()]
