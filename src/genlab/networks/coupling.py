@@ -1,10 +1,11 @@
 """Networks between the parts of a coupling layer: what is kept, and the label, to the parameters of what is moved."""
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
+
+from genlab.distributed import total
 
 SPEED = 3.0  # Kingma & Dhariwal learn logarithms of scales as 3 s, so that these move faster than other weights
 
@@ -46,10 +47,7 @@ class DataNorm(nn.Module):
     @torch.no_grad()
     def _begin(self, x: Tensor) -> None:
         flat = x.transpose(0, 1).flatten(1).double()  # (C, B H W)
-        sums = torch.stack([torch.ones_like(flat).sum(1), flat.sum(1), flat.square().sum(1)])
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(sums)
-        n, first, second = sums
+        n, first, second = total(torch.stack([torch.ones_like(flat).sum(1), flat.sum(1), flat.square().sum(1)]))
         mean = first / n
         deviation = (second / n - mean.square()).clamp(min=0).sqrt() + 1e-6
         if torch.isfinite(mean + deviation).all():  # else the next batch begins it

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.errors import GenlabError
+from genlab.networks.layers import labels
 
 
 class MLP(nn.Module):
@@ -123,7 +124,7 @@ class NoisyMLP(nn.Module):
     def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
         c = self.time(c)  # (B, width)
         if self.label is not None:
-            c = c + self.label(torch.full((len(x),), self.classes, device=x.device) if y is None else y)
+            c = c + self.label(labels(y, self.classes, x))
         h = self.first(x)
         for layer in self.hidden:
             h = h + layer(F.silu(h + c))

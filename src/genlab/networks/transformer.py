@@ -10,11 +10,6 @@ from torch import Tensor, nn
 from genlab.errors import GenlabError
 
 
-def raster(shape: Sequence[int]) -> tuple[int, ...]:
-    """The axes of rows of a shape from the slowest to the fastest: the channels of images (C, H, W) come last."""
-    return (*shape[1:], shape[0]) if len(shape) == 3 else tuple(shape)
-
-
 class Memory:
     """Keys and values of the positions so far, by attention layer: (B, heads, positions, d) each."""
 
@@ -43,7 +38,7 @@ class Axial(nn.Module):
 
     def __init__(self, shape: Sequence[int], width: int):
         super().__init__()
-        self.sizes = raster(shape)
+        self.sizes = (*shape[1:], shape[0]) if len(shape) == 3 else tuple(shape)  # from the slowest to the fastest
         self.count = math.prod(shape)
         self.axes = nn.ParameterList(torch.randn(size, width) * width**-0.5 for size in self.sizes)
 
