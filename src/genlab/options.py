@@ -65,7 +65,7 @@ def parse(arguments: Sequence[str], schema: type) -> tuple[list[str], Any, list[
 
 
 def overridden(recorded: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A recorded configuration with another sampler, guidance or evaluation: `sampler=ddim`, `sampler.steps=50`."""
+    """A recorded configuration with other choices of the groups in RECORDED: `sampler=ddim`, `sampler.steps=50`."""
     config = OmegaConf.create(here(recorded))
     for override in sorted(overrides, key=lambda override: "." in override.split("=", 1)[0]):  # choices first, as Hydra
         key, value = override.split("=", 1)

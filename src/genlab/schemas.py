@@ -94,7 +94,7 @@ class EvaluationConfig:
     seed: int = 0
     seeds: int = 1  # sets of n samples: the value is their mean, beside their spread
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
-    floors: list[str] = field(default_factory=list)  # what the values are held against: train, train_full, noise
+    floors: list[str] = field(default_factory=list)  # what the values are held against, of checks.FLOORS
     features: dict[str, Any] = MISSING
     metrics: dict[str, Any] = MISSING
     module_metrics: dict[str, Any] | None = None  # of the model itself, such as of its way from noise to samples

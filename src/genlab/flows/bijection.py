@@ -83,7 +83,7 @@ class Flattened(Bijection):
             yield state.view_as(z)
 
 
-def sizes(x: Tensor) -> int:
+def places(x: Tensor) -> int:
     """H W of images (B, C, H, W), 1 of vectors (B, D): over how many places a channel is repeated."""
     return x[0, 0].numel()
 

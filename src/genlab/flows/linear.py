@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.flows.bijection import Bijection, sizes
+from genlab.flows.bijection import Bijection, places
 from genlab.networks.batch_norm import average
 from genlab.networks.coupling import DataNorm
 
@@ -23,7 +23,7 @@ class ActNorm(Bijection):
 
     def transform(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         z = self.norm(x)
-        return z, (self.norm.log_scale.sum() * sizes(x)).expand(len(x))
+        return z, (self.norm.log_scale.sum() * places(x)).expand(len(x))
 
     def inverse(self, z: Tensor, y: Tensor | None) -> Tensor:
         return self.norm.inverse(z)
@@ -54,7 +54,7 @@ class BatchNorm(Bijection):
                 self.mean.lerp_(mean, self.momentum)
                 self.variance.lerp_(variance, self.momentum)
         z = (x - channelwise(mean, x)) * channelwise((variance + self.eps).rsqrt(), x)
-        return z, (-(variance + self.eps).log().sum() / 2 * sizes(x)).expand(len(x))
+        return z, (-(variance + self.eps).log().sum() / 2 * places(x)).expand(len(x))
 
     def inverse(self, z: Tensor, y: Tensor | None) -> Tensor:
         return z * channelwise((self.variance + self.eps).sqrt(), z) + channelwise(self.mean, z)
@@ -80,7 +80,7 @@ class Mixing(Bijection):
 
     def transform(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         lower, upper = self._factors()
-        return mixed(self.permutation.double() @ lower @ upper, x), (self.lsu.diag().sum() * sizes(x)).expand(len(x))
+        return mixed(self.permutation.double() @ lower @ upper, x), (self.lsu.diag().sum() * places(x)).expand(len(x))
 
     def inverse(self, z: Tensor, y: Tensor | None) -> Tensor:
         lower, upper = self._factors()
@@ -116,7 +116,7 @@ class Gaussian(Bijection):
 
     def transform(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         mean, log_s = self._moments(x, y)
-        return (x - mean) * (-log_s).exp(), -log_s.flatten(1).sum(1) * sizes(x)
+        return (x - mean) * (-log_s).exp(), -log_s.flatten(1).sum(1) * places(x)
 
     def inverse(self, z: Tensor, y: Tensor | None) -> Tensor:
         mean, log_s = self._moments(z, y)

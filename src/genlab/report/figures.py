@@ -1,4 +1,4 @@
-"""The plots of one table as PNG: learning curves, and quality against the cost of a sample."""
+"""The plots of one table as PNG: learning curves, errors of denoising, and quality against the cost of a sample."""
 
 import io
 import math

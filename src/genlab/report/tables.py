@@ -59,12 +59,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One model with all its seeds, or one reference."""
+    """One model with all its seeds, its best checkpoint, what was published of it, or one reference."""
 
     label: str
     cells: dict[str, Cell]
     runs: tuple[RunRecord, ...] = ()
-    kind: str = ""  # of a reference: "train" | "train_full" | "noise"
+    kind: str = ""  # of a reference: a key of REFERENCES; else "best" | "published", of a model nothing
     n: int | None = None  # of a reference: how many samples it compares
     usual: dict[str, dict[str, Any]] = field(default_factory=dict)  # of a model: the protocol of each column
 
