@@ -6,18 +6,21 @@ last: what has no manifest is not there. Every opening checks sizes and times of
 recorded one (a copied folder, a damaged file) the sha256; `thorough` checks it always.
 """
 
+import abc
 import contextlib
 import json
 import math
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from genlab.data.rows import SPLITS
 from genlab.data.source import Batch
 from genlab.data.writing import Blocks, Manifest, write
 from genlab.errors import GenlabError
@@ -85,6 +88,39 @@ def _tensor(folder: Path, name: str, manifest: Manifest) -> torch.Tensor:
         # Nobody writes to data, and of a private writable map that is larger than memory Linux wants to hear nothing.
         warnings.filterwarnings("ignore", message=".*not writable")
         return torch.from_numpy(mapped(folder, name, manifest))
+
+
+class Prepared(abc.ABC):
+    """A source whose splits lie in a folder of the cache, put there at their first use."""
+
+    called: str
+    folder: Path
+
+    def __init__(self):
+        self._loaded: dict[str, Batch] = {}
+
+    @abc.abstractmethod
+    def _make(self, split: str) -> tuple[Manifest, Blocks]:
+        """What the manifest of a split shall say of its source, and its blocks."""
+
+    def _known(self, split: str) -> str:
+        if split not in SPLITS:
+            raise GenlabError(f"{self.called} has the splits train and test, and no {split!r}")
+        return split
+
+    def split(self, name: str) -> Batch:
+        """The whole split over the memory map; raises GenlabError for a name that is no split."""
+        if name not in self._loaded:
+            self._loaded[name] = load(self.folder, name, self.prepare(name))
+        return self._loaded[name]
+
+    def prepare(self, split: str, thorough: bool = False) -> Manifest:
+        """The manifest of a split that lies in the cache intact, put there if it does not; `thorough` reads all of it."""
+        return prepared(self.folder, self._known(split), partial(self._make, split), thorough)
+
+    def verified(self, split: str) -> Manifest | None:
+        """The manifest of a split, all of whose bytes are as they were written; None if it is not prepared."""
+        return intact(self.folder, split, thorough=True)
 
 
 def _damaged(path: Path) -> None:

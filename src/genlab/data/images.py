@@ -16,11 +16,10 @@ import PIL
 from rich.console import Console
 from rich.progress import Progress
 
-from genlab.data.cache import intact, load, mapped, prepared
+from genlab.data.cache import Prepared, mapped
 from genlab.data.identity import identity
 from genlab.data.pixels import Unfit, pixels, resampling
-from genlab.data.rows import SPLITS, Columns, Keep, Part, Row, base, chosen, sliced
-from genlab.data.source import Batch
+from genlab.data.rows import Columns, Keep, Part, Row, base, chosen, sliced
 from genlab.data.texts import Captions, packed
 from genlab.data.writing import Block, Blocks, Manifest
 from genlab.errors import GenlabError
@@ -30,7 +29,7 @@ LAYOUT = 1  # the same of what a path is read as
 BLOCK = 128  # images decoded at a time: of the largest JPEGs, a hundred megabytes
 
 
-class Images:
+class Images(Prepared):
     """A data set of uint8 images (N, C, H, W) with splits train and test, prepared at its first use; `path` goes before
     `hub`. Raises GenlabError, with file and row, for whatever is wrong with it."""
 
@@ -52,6 +51,7 @@ class Images:
         resample: str | None = None,
         on_bad: str = "error",
     ):
+        super().__init__()
         if hub is None and path is None:
             raise GenlabError(f"{name} lies nowhere yet: set data.source.path to its folder, .zip, .parquet or .npz")
         if len(shape) != 3 or shape[0] not in (1, 3) or min(shape) < 1:
@@ -74,7 +74,6 @@ class Images:
         transform = [self.shape, classes, crop, resample, on_bad, image, label, caption, FORMAT]
         key = hashlib.sha256(json.dumps([origin, transform, self.splits]).encode()).hexdigest()[:10]
         self.folder = Path(cache).expanduser() / "data" / f"{name}-{key}"
-        self._loaded: dict[str, Batch] = {}
 
     @property
     def name(self) -> str:
@@ -89,28 +88,12 @@ class Images:
         cut = "uncropped" if self.crop is None else f"central square of {self.crop or 'the shorter side'}"
         return f"{cut}, {self.resample or 'not resized'}, {'x'.join(map(str, self.shape))}"
 
-    def split(self, name: str) -> Batch:
-        """The whole split "train" or "test" over the memory map; raises GenlabError for any other name."""
-        if name not in self._loaded:
-            self._loaded[name] = load(self.folder, name, self.prepare(name))
-        return self._loaded[name]
-
     def captions(self, split: str) -> Captions:
         """The captions of a split's rows; raises GenlabError if data.source.caption names none."""
         if self.columns.caption is None:
             raise GenlabError(f"{self.called} has no captions: set data.source.caption to a column of text, or to auto")
         manifest = self.prepare(split)
         return Captions(*(mapped(self.folder, f"{split}.{name}", manifest) for name in ("text", "lengths")))
-
-    def prepare(self, split: str, thorough: bool = False) -> Manifest:
-        """The manifest of a split that lies in the cache intact, put there if it does not; `thorough` reads all of it."""
-        if split not in SPLITS:
-            raise GenlabError(f"{self.called} has the splits train and test, and no {split!r}")
-        return prepared(self.folder, split, partial(self._make, split), thorough)
-
-    def verified(self, split: str) -> Manifest | None:
-        """The manifest of a split, all of whose bytes are as they were written; None if it is not prepared."""
-        return intact(self.folder, split, thorough=True)
 
     def sha256(self, split: str) -> str:
         """The hash of the hashes of a split's files, as the manifest has them."""

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from genlab.data.arrays import Rows, by_split, single
-from genlab.data.cache import intact, load, prepared
+from genlab.data.cache import Prepared
 from genlab.data.identity import identity
-from genlab.data.rows import SPLITS, Keep, Part, Row, chosen
-from genlab.data.source import Batch
+from genlab.data.rows import Keep, Part, Row, chosen
 from genlab.data.tables import batches_of, parquet
 from genlab.data.writing import Block, Blocks, Manifest
 from genlab.errors import GenlabError
@@ -23,7 +22,7 @@ from genlab.hints import line_of
 FORMAT, BLOCK = 1, 256
 
 
-class Latents:
+class Latents(Prepared):
     """Latents (N, C, H, W) float16, as the encoder gave them, and labels; prepared at the first use of a path.
 
     A path is .npz (x_train, y_train, x_test, y_test), .npy (N, C, H, W) without labels, or .parquet with a column of (nested)
@@ -41,6 +40,7 @@ class Latents:
         label: str = "label",
         splits: dict[str, str] | None = None,
     ):
+        super().__init__()
         if path is None:
             raise GenlabError(
                 f"{name} lies nowhere yet: set data.source.path to an .npz, .npy or .parquet of its latents"
@@ -53,7 +53,6 @@ class Latents:
         made = [identity(self.path), self.shape, classes, latent, label, self.splits, FORMAT]
         key = hashlib.sha256(json.dumps(made).encode()).hexdigest()[:10]
         self.folder = Path(cache).expanduser() / "data" / f"{name}-{key}"
-        self._loaded: dict[str, Batch] = {}
 
     @property
     def name(self) -> str:
@@ -62,26 +61,10 @@ class Latents:
 
     transform = "none: as stored"
 
-    def split(self, name: str) -> Batch:
-        """The whole split "train" or "test" over the memory map; raises GenlabError for any other name."""
-        if name not in self._loaded:
-            self._loaded[name] = load(self.folder, name, self.prepare(name))
-        return self._loaded[name]
-
     def sha256(self, split: str) -> str:
         """The hash of the stored latents and labels of a split."""
         files = self.prepare(split)["files"]
         return hashlib.sha256("".join(files[name]["sha256"] for name in sorted(files)).encode()).hexdigest()
-
-    def prepare(self, split: str, thorough: bool = False) -> Manifest:
-        """The manifest of a split that lies in the cache intact, put there if it does not; `thorough` reads all of it."""
-        if split not in SPLITS:
-            raise GenlabError(f"{self.called} has the splits train and test, and no {split!r}")
-        return prepared(self.folder, split, partial(self._make, split), thorough)
-
-    def verified(self, split: str) -> Manifest | None:
-        """The manifest of a split, all of whose bytes are as they were written; None if it is not prepared."""
-        return intact(self.folder, split, thorough=True)
 
     def _make(self, split: str) -> tuple[Manifest, Blocks]:
         part, keep, meant = chosen(self._parts(), split, self.splits, str(self.path))
