@@ -7,8 +7,7 @@
 
 Draws samples of a trained run: a PNG grid of the first 256, an .npz of them all, samples.json of how they were drawn,
 and of the first 64 the way from noise to data as animated WebP: trajectory.webp shows x_t, denoised.webp the x̂ that the
-model expects it to become. They are drawn in
-batches, and with devices=8 on eight devices of this machine, each its share.
+model expects it to become. They are drawn in batches, and with devices=8 on eight devices of this machine, each its share.
 Text is written to samples.txt, and prompt=TEXT is what every sample of a model of text begins with.
 Sample i depends on (seed, i) alone, whatever n is. truncation=0.7 is short for sampler=truncation sampler.value=0.7, of a
 GAN: styles nearer to their mean, or latents without large numbers; temperature=0.7 for sampler=tempered of a flow,

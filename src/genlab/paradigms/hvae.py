@@ -20,7 +20,8 @@ from genlab.variational.posterior import log_normal
 from genlab.variational.spectral import SpectralRegularization
 from genlab.variational.temperature import Temperature
 
-ACTIVE = 0.1  # nats, below which a level says nothing of the image; as the published code of NVAE counts channels
+SILENT = 0.1  # nats, below which a level says nothing of the image; as the published code of NVAE counts channels
+ACTIVE = 0.01  # Var_x E[ζ | x] of a latent in use; Burda et al. 2016, section 5.2
 
 
 class HVAE(GenerativeModule):
@@ -107,13 +108,13 @@ class HVAE(GenerativeModule):
         and how many levels say nothing of the image."""
         rates, variance = torch.stack(self._rates).mean(0), self._codes.variance()
         self._rates, self._codes = [], Moments()
-        active = torch.stack([(part > 0.01).float().sum() for part in variance.split(self.levels)])
-        silent = (rates < ACTIVE).nonzero()[:, 0].tolist()
+        active = torch.stack([(part > ACTIVE).float().sum() for part in variance.split(self.levels)])
+        silent = (rates < SILENT).nonzero()[:, 0].tolist()
         self.collapses.copy_((self.collapses + 1) * bool(silent))
         if self.collapses == 2:  # in a row: at first nothing is learned yet
             print(
                 f"genlab: posterior collapse at {self.images_seen} images: {_listed(silent)} of {len(self.levels)}, counted from "
-                f"the top from 0, below {ACTIVE} nats; try variational/objective=warm_up, balanced, or free_bits "
+                f"the top from 0, below {SILENT} nats; try variational/objective=warm_up, balanced, or free_bits "
                 "with variational.objective.nats=4 (of each level)",
                 file=sys.stderr,
             )
