@@ -24,8 +24,9 @@ from pathlib import Path
 from genlab.errors import GenlabError
 from genlab.printing import say
 from genlab.report.formats import markdown, to_csv, to_json
+from genlab.report.grouping import build
 from genlab.report.records import RunRecord, find_runs, read_run
-from genlab.report.tables import Table, build
+from genlab.report.tables import Table
 
 OUT = Path("outputs/report")
 

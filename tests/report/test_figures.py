@@ -8,8 +8,8 @@ from PIL import Image
 from genlab.errors import GenlabError
 from genlab.report.figures import _panel, colours, cost, curves, denoising
 from genlab.report.grids import side_by_side
+from genlab.report.grouping import build
 from genlab.report.records import read_run
-from genlab.report.tables import build
 
 
 def table_of(*paths):

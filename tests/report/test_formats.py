@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from genlab.report.formats import markdown, number, to_csv, to_json
+from genlab.report.grouping import build
 from genlab.report.records import read_run
-from genlab.report.tables import build
 from genlab.report.terminal import rendered
 
 

@@ -8,8 +8,8 @@ from rich.console import Console
 
 from genlab.compare import compare
 from genlab.report.formats import markdown
+from genlab.report.grouping import build
 from genlab.report.records import find_runs, read_run
-from genlab.report.tables import build
 from genlab.report.terminal import rendered
 
 HISTORY = "".join(

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+from genlab.report.grouping import build
 from genlab.report.records import Measurement, RunRecord
-from genlab.report.tables import build
 
 
 def record(published: object) -> RunRecord:

@@ -3,8 +3,9 @@ import statistics
 
 import pytest
 
+from genlab.report.grouping import build
 from genlab.report.records import read_run
-from genlab.report.tables import Column, build
+from genlab.report.tables import Column
 
 
 def tables(*paths):
