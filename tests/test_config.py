@@ -192,6 +192,22 @@ def test_a_mistyped_target_names_its_nearest_and_trust_lets_others_pass() -> Non
     assert isinstance(linear, torch.nn.Linear)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        ["model.weight._target_=genlab.gaussian.weights.MinSNR", "+model.weight.gamma=5"],
+        ["model.weight._target_=genlab.gaussian.weights.P2", "+model.weight={gamma: 1.0, k: 1.0}"],
+        ["model.denoiser.parametrization._target_=genlab.gaussian.parametrization.V"],
+        ["+model.times.draw._target_=genlab.gaussian.times.LowDiscrepancy"],
+        ["model.denoiser.path.betas._target_=genlab.gaussian.tables.scaled_linear_betas"],
+        ["sampler.threshold._target_=genlab.gaussian.thresholds.Dynamic", "+sampler.threshold.percentile=0.995"],
+    ],
+)
+def test_choices_that_no_option_has_are_made_by_their_target(change: list[str]) -> None:
+    changed = build(preflight("train", ["experiment=digits/ddpm", *change]).model)
+    assert changed.loss(torch.zeros(2, 1, 8, 8), None)["loss"].isfinite()
+
+
 def test_building_passes_on_the_one_line_of_what_was_built() -> None:
     with pytest.raises(GenlabError, match=r"sampler\.steps=0"):
         build(preflight("train", ["experiment=digits/ddpm", "sampler.steps=0"]).model)

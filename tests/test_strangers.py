@@ -1,5 +1,6 @@
 """Run directories that somebody else made: none of their code runs, nothing is written elsewhere, no secret comes out."""
 
+import ast
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from genlab import compare, evaluate, sample
+from genlab import compare, evaluate, instantiation, sample
 from genlab.config import preflight
 from genlab.errors import GenlabError
 from genlab.files import sha256
@@ -91,6 +92,22 @@ def evil(canary: Path) -> dict[str, Any]:
         "case": {"_target_": "genlab.codec.pixels"},
         "a way up": {"_target_": "genlab.codec.Pixels.__init__.__globals__", "_args_": []},
     }
+
+
+def test_packages_whose_all_may_be_named_are_mathematics() -> None:
+    """Nothing in them opens, imports by name or runs: their imports are these, and their built-in names none of those."""
+    numbers = "torch torchdiffeq zuko ot math itertools typing abc warnings"
+    theirs = {*numbers.split(), "collections.abc", "genlab"}
+    for package in instantiation.VALUES:
+        for path in (instantiation.PACKAGE / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                named = [node.module] if isinstance(node, ast.ImportFrom) else []
+                named += [name.name for name in node.names] if isinstance(node, ast.Import) else []
+                assert all(name in theirs or name.split(".")[0] in theirs for name in named), path
+                if isinstance(node, ast.Name):
+                    assert node.id not in {"open", "eval", "exec", "__import__", "getattr", "compile"}, path
+                if isinstance(node, ast.Attribute):
+                    assert node.attr not in {"load", "save", "hub", "serialization", "jit"}, path
 
 
 @pytest.mark.parametrize("form", list(evil(Path())))
