@@ -192,6 +192,12 @@ def test_a_mistyped_target_names_its_nearest_and_trust_lets_others_pass() -> Non
     assert isinstance(linear, torch.nn.Linear)
 
 
+def test_a_parameter_of_a_new_target_is_added() -> None:
+    change = ["model.weight._target_=genlab.gaussian.weights.MinSNR", "model.weight.gamma=5"]
+    with pytest.raises(GenlabError, match=r"write \+model\.weight\.gamma=5$"):
+        preflight("train", ["experiment=digits/ddpm", *change])
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -32,6 +32,9 @@ def explain(name: str, overrides: list[str], error: Exception, searchpath: Seque
             if said := unknown(key, text.split("=", 1)[1], searchpath):
                 return said
         elif key not in known and not key.startswith("hydra") and not text.startswith("+"):
+            owner = key.rpartition(".")[0]
+            if any(other.startswith(f"{owner}._target_=") for other in overrides):
+                return f"{owner} has no {key!r} before its target is changed: write +{text}"
             elsewhere = ELSEWHERE.get(key.rpartition(".")[2])
             return f"no key {key!r}{f' - did you mean {elsewhere}?' if elsewhere else near(key, known)}"
     if isinstance(error, AssertionError):  # OmegaConf's own, of a key within one that is null

@@ -99,6 +99,12 @@ def test_initial_weights_of_he_keep_the_second_moment_through_dcgan_and_those_of
     assert values[0.02] < 0.01
 
 
+@pytest.mark.parametrize("std", [0.0, -0.02, float("nan")])
+def test_initial_weights_have_a_deviation(std: float) -> None:
+    with pytest.raises(GenlabError, match=r"network\.init_std="):
+        dcgan.Generator(4, 1, 8, 4, 0, init_std=std)
+
+
 @every
 @pytest.mark.parametrize("k", [0, 3])
 def test_shapes(pair: Pair, k: int) -> None:

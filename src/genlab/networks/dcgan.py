@@ -17,7 +17,12 @@ def _stages(size: int) -> int:
 
 
 def _initialize(module: nn.Module, std: float | None) -> None:
-    """N(0, std²) weights, or for no std N(0, 2/fan_in) (He et al. 2015, arXiv:1502.01852, eq. 10)."""
+    """N(0, std²) weights, or for no std N(0, 2/fan_in) (He et al. 2015, arXiv:1502.01852, eq. 10).
+
+    Raises GenlabError for a std that is not positive.
+    """
+    if std is not None and not std > 0:
+        raise GenlabError(f"network.init_std={std:g}: a positive number, or null for He et al.'s")
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         transposed = isinstance(module, nn.ConvTranspose2d)  # a number that it draws meets 2 x 2 of 4 x 4 weights
         fan_in = 4 * module.in_channels if transposed else module.weight[0].numel()
