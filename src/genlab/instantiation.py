@@ -26,10 +26,11 @@ def ours() -> frozenset[str]:
     texts = (path.read_text(encoding="utf-8") for path in conf_dir().rglob("*.yaml"))
     named = {target for text in texts for target in re.findall(r"_target_: *([\w.]+)", text)}
     named = {name for name in named if name.startswith("genlab.")}
-    for path in (path for package in VALUES for path in (PACKAGE / package).rglob("*.py")):
-        module = ".".join(("genlab", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
-        public = re.findall(r"^(?:class|def) ([A-Za-z]\w*)", path.read_text(encoding="utf-8"), re.MULTILINE)
-        named |= {f"{module}.{name}" for name in public}
+    for package in VALUES:
+        for path in (PACKAGE / package).rglob("*.py"):
+            module = ".".join(("genlab", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+            public = re.findall(r"^(?:class|def) ([A-Za-z]\w*)", path.read_text(encoding="utf-8"), re.MULTILINE)
+            named |= {f"{module}.{name}" for name in public}
     return frozenset(named | TORCH_OPTIMIZERS | SCHEMAS)
 
 
