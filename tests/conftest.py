@@ -10,10 +10,11 @@ import torch
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """An extractor cache of the session's own."""
+def surroundings(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """An extractor cache of the session's own, and a place for runs that are started and refused."""
     patch = pytest.MonkeyPatch()
     patch.setenv("GENLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+    patch.setenv("GENLAB_OUTPUTS", str(tmp_path_factory.mktemp("outputs")))
     patch.setenv("WANDB_SILENT", "true")
 
 
