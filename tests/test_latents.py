@@ -110,6 +110,7 @@ def test_a_level_drawn_anew_leaves_the_others_bit_for_bit(data: Batch) -> None:
         assert torch.equal(flat[row, 2:, own], drawn)
     assert torch.equal(resample(Ladder(), data, 3, 7, seed=1).x, images)  # type: ignore[arg-type]
     assert resample(Ladder(), data, 2, 7, seed=1).runs == [(0, 0), (1, 2)]  # type: ignore[arg-type]
+    assert resample(Ladder(), data, 1, 7, seed=1).runs == [(0, 2)]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

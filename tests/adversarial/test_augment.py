@@ -93,6 +93,7 @@ def test_cutout_is_a_square_of_half_the_side_cut_by_the_border() -> None:
     assert rows.max() == columns.max() == 4
     # centres 0 ... 8 of a square of 4 whose first row is centre - 2: 2, 3, 4, 4, 4, 4, 4, 3, 2 rows are inside
     assert rows.double().mean().item() == pytest.approx(30 / 9, rel=0.02)
+    assert len(hidden.unique(dim=0)) == 9 * 9  # across and down do not depend on each other
 
 
 @pytest.mark.parametrize("reflect", [True, False])
@@ -197,6 +198,25 @@ def test_cutout_hides_a_square_of_half_the_side_as_often_as_asked_for() -> None:
     assert rows.max() == columns.max() == 8
     # of a centre that is uniform over the side half of the square is outside for a quarter of the places at either end
     assert rows[rows > 0].double().mean().item() == pytest.approx(16 * (0.5 - 2 * 0.25**2 / 2), rel=0.02)
+    inside = torch.stack([rows, columns])[:, rows > 0].double()
+    assert inside.corrcoef()[0, 1].abs() < 4 / inside.shape[1] ** 0.5  # across and down do not depend on each other
+
+
+def test_colours_of_ada_have_the_published_widths() -> None:
+    """Each with probability p: normal brightness 0.2, log₂ contrast 0.5 and log₂ saturation 1, any hue, luma flipped or not."""
+    torch.manual_seed(0)
+    pipe, p, n, drawn = ada().pipe, 0.5, 20_000, {}
+    pipe.colored = lambda x, **colours: drawn.update(colours) or x  # type: ignore[method-assign]
+    pipe(torch.zeros(n, 1, 2, 2), torch.tensor(p))
+    widths = {"brightness": (drawn["brightness"], 0.2), "contrast": (drawn["contrast"].log2(), 0.5)}
+    widths |= {"saturation": (drawn["saturation"].log2(), 1.0), "hue": (drawn["hue"], math.pi / 3**0.5)}
+    for name, (values, width) in widths.items():
+        moved_by = values[values != 0]
+        assert len(moved_by) / n == pytest.approx(p, abs=4 * 0.5 / n**0.5), name
+        assert moved_by.mean().item() == pytest.approx(0, abs=4 * width / len(moved_by) ** 0.5), name
+        assert moved_by.std().item() == pytest.approx(width, rel=0.04), name
+    assert drawn["hue"].abs().max() <= math.pi
+    assert drawn["flip"].double().mean().item() == pytest.approx(p / 2, abs=4 * 0.5 / n**0.5)
 
 
 def test_colours_may_be_rarer_than_the_rest() -> None:

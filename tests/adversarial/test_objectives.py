@@ -150,3 +150,10 @@ def test_undecided_is_the_value_of_a_critic_that_cannot_tell(objective: Objectiv
     else:
         value = torch.full((5,), objective.undecided, dtype=torch.float64, requires_grad=True)
         assert torch.autograd.grad(objective.critic(value, value), value)[0].abs().max() < 1e-12
+
+
+def test_undecided_of_the_hinge_is_the_middle_of_all_that_are_as_good() -> None:
+    at = [torch.full((5,), Hinge.undecided + step) for step in (-1.01, -1.0, 0.0, 1.0, 1.01)]
+    beyond, *as_good, above = (Hinge().critic(value, value).item() for value in at)
+    assert as_good == [2.0, 2.0, 2.0]
+    assert min(beyond, above) > 2

@@ -78,12 +78,14 @@ def test_penalty_is_taken_between_data_and_samples(penalty: Penalty, mean: float
 
 
 def test_dragan_is_taken_about_the_data(quadratic: Any, shown: Shown) -> None:
-    """x ∈ {1, -1}: std 1, δ = u v/2 with E δ = 1/8 and E δ² = 1/36, so E (|x + δ| - 1)² = E δ²: |δ| < 1."""
+    """x ∈ {2, 0} + a: std 1, δ = u v/2 with E δ = 1/8 and E δ² = 1/36. |x + δ| - 1 = x + δ - 1, so that the mean of its square
+    is 1 + a² + 2a/8 + 1/36: noise is added, as in the published code."""
     torch.manual_seed(0)
-    x = torch.ones(20_000, 1, dtype=torch.float64)
-    x[::2] = -1
-    term = DRAGAN(1.0, 0.5).critic(shown(quadratic, x, 100 * x))
-    assert term.item() == pytest.approx(1 / 36, rel=0.05)
+    x = torch.zeros(20_000, 1, dtype=torch.float64)
+    x[::2] = 2
+    for a in (0.0, 2.0):
+        term = DRAGAN(1.0, 0.5).critic(shown(quadratic, x + a, 100 * x))
+        assert term.item() == pytest.approx(1 + a**2 + a / 4 + 1 / 36, rel=0.02)
 
 
 @pytest.mark.parametrize("name", ["gradient", "one-sided", "dragan", "zero-centred", "r1", "r2"])
@@ -117,15 +119,19 @@ def test_lazy_is_dense_on_average_and_counts_batches(linear: Any, pair: Tensor, 
     assert sum(terms) / len(terms) == pytest.approx(full)
     lazy.eval()
     assert lazy.critic(shown(linear, *pair, turn=1)).item() == pytest.approx(full)
+    always = Lazy(R1(3.0), 1)
+    assert [always.critic(shown(linear, *pair, turn=turn)).item() for turn in range(3)] == pytest.approx([full] * 3)
 
 
 def test_weights_are_clipped_after_a_step_alone() -> None:
     critic, term = nn.Linear(3, 3), WeightClipping(0.1)
     with torch.no_grad():
         critic.weight.copy_(torch.tensor([[-5.0, 0.05, 0.3], [0.1, -0.1, 0.0], [1.0, -0.01, -0.2]]))
-    Sum({"clip": term, "lazy": Lazy(WeightClipping(0.2), 3)}).project(critic)
-    expected = torch.tensor([[-0.1, 0.05, 0.1], [0.1, -0.1, 0.0], [0.1, -0.01, -0.1]])
+    Lazy(WeightClipping(0.25), 3).project(critic)
+    expected = torch.tensor([[-0.25, 0.05, 0.25], [0.1, -0.1, 0.0], [0.25, -0.01, -0.2]])
     torch.testing.assert_close(critic.weight.detach(), expected, rtol=0, atol=0)
+    Sum({"clip": term, "none": NoPenalty()}).project(critic)
+    torch.testing.assert_close(critic.weight.detach(), expected.clamp(-0.1, 0.1), rtol=0, atol=0)
     assert critic.bias.abs().max() <= 0.1
 
 

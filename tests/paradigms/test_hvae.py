@@ -15,6 +15,7 @@ from genlab.noise import NoiseStream
 from genlab.paradigms.hvae import HVAE, Moments
 from genlab.variational.ladder import Absolute, Residual
 from genlab.variational.objectives import Beta, FreeBits, ImportanceWeighted, TotalCorrelation
+from genlab.variational.spectral import SpectralRegularization
 from genlab.variational.temperature import Temperature
 
 DIM, LEVELS, NOISE = 3, 3, 0.6
@@ -137,7 +138,9 @@ def test_elbo_misses_the_divergence_to_the_posterior(build, x):
 @torch.no_grad()
 def test_bound_rises_with_the_number_of_samples_and_stays_below(build, x):
     rows = x[:1].expand(20_000, -1)
-    bounds = [average(build(shift=0.3, stretch=1.4, importance=k).log_prob(rows)) for k in (1, 4, 16, 64)]
+    models = [build(shift=0.3, stretch=1.4, importance=k) for k in (1, 4, 16, 64)]
+    assert [model.bound for model in models] == ["ELBO", "IW-4", "IW-16", "IW-64"]
+    bounds = [average(model.log_prob(rows)) for model in models]
     exact = EXACT.log_prob(x[0]).item()
     assert bounds[0][0] + bounds[0][1] < bounds[1][0] < bounds[2][0] < bounds[3][0] + bounds[3][1]
     assert bounds[2][0] < exact
@@ -166,6 +169,20 @@ def test_free_bits_are_free_by_level(build, x):
     charged = build(objective=FreeBits(free, 1)).loss(x, None)["charged"].item()
     assert charged == pytest.approx(2 * free + max(rates), rel=0.2)
     assert charged > terms["rate"].item()
+
+
+@torch.no_grad()
+def test_lipschitz_constants_have_their_price_in_training_alone(build, x):
+    """That of one number as a convolution is its size."""
+    convolution = nn.Conv2d(1, 1, 1)
+    model = build(encoder=convolution, regularization=SpectralRegularization(0.5, 1))
+    terms, price = {}, 0.5 * convolution.weight.abs().item()
+    for training in (True, False):
+        torch.manual_seed(1)
+        terms[training] = model.train(training).loss(x, None)
+    assert terms[True]["spectral"].item() == pytest.approx(price)
+    assert terms[True]["loss"].item() == pytest.approx(terms[False]["loss"].item() + price)
+    assert "spectral" not in terms[False]
 
 
 @torch.no_grad()
@@ -245,13 +262,13 @@ def test_levels_that_stay_silent_are_named_once(build, capsys):
         calls = iter(range(LEVELS))
         return ladder(eps, lambda p, h, e: latent(p, h * (next(calls) != 1), e), y, features)
 
-    model.decoder.forward = deaf
-    for _ in range(3):
+    for heard in (False, False, False, True, False):
+        model.decoder.forward = ladder if heard else deaf
         model.validation_step(Batch(EXACT.sample((64,)), None), 0)
         told = model.validated()
-        assert told["collapsed"].item() == 1
+        assert told["collapsed"].item() == (0 if heard else 1)
         said.append(("level 1 of 3" in capsys.readouterr().err, "alarm" in told))
-    assert said == [(False, False), (True, True), (False, True)]
+    assert said == [(False, False), (True, True), (False, True), (False, False), (False, False)]
 
 
 @pytest.mark.parametrize(

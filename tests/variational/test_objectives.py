@@ -164,6 +164,13 @@ def test_the_importance_weighted_loss_is_the_log_of_a_mean() -> None:
     assert ImportanceWeighted(7)(s, 0)["loss"].item() == pytest.approx(-weights.mean(0).log().mean().item())
 
 
+def test_limits_are_allowed() -> None:
+    s = sampled()
+    half = Discrepancy(0.5, 0.5, Gaussian(1.0))(s, 0)  # charges half of the rate and no discrepancy
+    assert half["loss"].item() == pytest.approx((s.distortion.mean() + s.mean_rate / 2).item())
+    torch.testing.assert_close(stratified(2, 2), torch.full((2, 2), 0.5, dtype=torch.float64))
+
+
 @pytest.mark.parametrize(
     "make",
     [

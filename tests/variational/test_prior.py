@@ -90,6 +90,14 @@ def test_the_vampprior_is_the_mixture_of_posteriors_of_its_pseudo_inputs(classes
     assert gradient.abs().min() > 0
 
 
+def test_pseudo_inputs_begin_with_the_spread() -> None:
+    torch.manual_seed(0)
+    u = VampPrior([2, 3], 5000, 0.5, 0).u
+    assert u.shape == (5000, 2, 3)
+    assert u.std().item() == pytest.approx(0.5, rel=0.02)
+    assert VampPrior([2], 5, 0.0, 0).u.abs().max() == 0
+
+
 @pytest.mark.parametrize("make", [lambda: Mixture(2, 0), lambda: VampPrior([2], 0, 1.0, 0)])
 def test_a_prior_of_nothing_is_refused(make) -> None:
     with pytest.raises(GenlabError, match="at least 1"):
