@@ -1,5 +1,7 @@
 """The networks of VDVAE and NVAE: sizes as published, and a way down that is the same inferred, drawn and drawn again."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -164,9 +166,24 @@ def test_cells_of_nvae_against_their_formula() -> None:
         shrink(x)[:, 2:4], F.conv2d(corners[1], shrink.corners[1].weight, shrink.corners[1].bias)
     )  # pyright: ignore
     cell = nvae.up_cell(4).eval()
-    nn.init.zeros_(cell.body[-2].parametrizations.weight.original0)  # pyright: ignore - its length: a body of 0
+    nn.init.constant_(cell.body[-2].parametrizations.weight.original1, -math.inf)  # pyright: ignore - a body of 0
     nn.init.zeros_(cell.body[-2].bias)  # pyright: ignore
     torch.testing.assert_close(cell(x), x)
+
+
+def test_lengths_of_nvaes_weights_are_learned_by_their_logarithm() -> None:
+    """They begin 0.01 longer than torch's, and a step of -1 of each divides every output by e."""
+    torch.manual_seed(0)
+    layer, x = nvae.conv(4, 6, 3), torch.randn(2, 4, 5, 5)
+    torch.manual_seed(0)
+    plain = nn.Conv2d(4, 6, 3, padding=1)
+    longer = 1 + 0.01 / plain.weight.flatten(1).norm(dim=1)
+    torch.testing.assert_close(layer.weight, longer[:, None, None, None] * plain.weight, rtol=1e-4, atol=0)
+    nn.init.zeros_(layer.bias)  # pyright: ignore[reportArgumentType]
+    before = layer(x)
+    with torch.no_grad():
+        layer.parametrizations.weight.original1 -= 1  # pyright: ignore
+    torch.testing.assert_close(layer(x), before / math.e)
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,35 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrize import register_parametrization
 
 from genlab.errors import GenlabError
 from genlab.networks.levels import Latent, split
 
 
+class WeightNorm(nn.Module):
+    """W = exp(ℓ) v/‖v‖ for each output, of a weight's direction v and log-length ℓ, at first log(‖W‖ + 0.01).
+
+    Salimans & Kingma 2016, arXiv:1602.07868, in the published code of NVAE, where lengths cannot change their sign.
+    """
+
+    def forward(self, v: Tensor, log_length: Tensor) -> Tensor:
+        return log_length.exp() * v / (lengths(v) + 1e-5)
+
+    def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        return weight, (lengths(weight) + 0.01).log()
+
+
+def lengths(weight: Tensor) -> Tensor:
+    """(O, I, k, k) -> (O, 1, 1, 1)."""
+    return weight.square().sum((1, 2, 3), keepdim=True).sqrt()
+
+
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, bias: bool = True) -> nn.Conv2d:
-    """A convolution whose weight has its length apart from its direction (Salimans & Kingma 2016, arXiv:1602.07868)."""
+    """A convolution whose weight has its length apart from its direction."""
     layer = nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, bias=bias)
-    return weight_norm(layer)  # pyright: ignore[reportReturnType]
+    register_parametrization(layer, "weight", WeightNorm())
+    return layer
 
 
 def norm(channels: int) -> nn.BatchNorm2d:
