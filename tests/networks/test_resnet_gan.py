@@ -70,6 +70,9 @@ def test_parameters(classes: int) -> None:
     assert weights(middle[1]) == critic_by_hand([64, 128, 256, 512, 1024], 0, classes)
     if not classes:
         assert (weights(sngan[0]), weights(sngan[1])) == (4_276_739, 1_053_825)
+        with torch.device("meta"):
+            published = Discriminator(3, 32, 128, [1, 1], 2, classes, True, False, bias=False)
+        assert weights(published) == 1_053_824
 
 
 # ------------------------------------------------------------------ norms

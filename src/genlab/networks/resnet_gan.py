@@ -140,7 +140,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """x (B, C, size, size), y -> (B,) critic values w·φ(x) + b + e_y·φ(x), φ the sum or the `mean` over positions.
+    """x (B, C, size, size), y -> (B,) critic values w·φ(x) + b + e_y·φ(x), φ the sum or the `mean` over positions, b if `bias`.
 
     A block that halves the size for each of `multipliers`, then `flat` ones that keep it.
     """
@@ -155,6 +155,7 @@ class Discriminator(nn.Module):
         classes: int,
         spectral_norm: bool,
         mean: bool,
+        bias: bool = True,
     ):
         super().__init__()
         check_halvings(size, len(multipliers))
@@ -167,7 +168,7 @@ class Discriminator(nn.Module):
         blocks += [DownBlock(last, last, last, make, False) for _ in range(flat)]
         self.blocks = nn.Sequential(*blocks, nn.ReLU())
         self.pool = torch.mean if mean else torch.sum
-        self.value = linear(last, 1)
+        self.value = linear(last, 1, bias=bias)
         self.label = embed(classes, last) if classes else None
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
