@@ -1,5 +1,6 @@
 """Averages as they are kept in training, saved and swapped in."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import lightning as L
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils.data import DataLoader
 
 from genlab.averaging import Constant, HalfLife, PowerFunction, Ramped
@@ -68,7 +70,9 @@ def line(averaging: Any) -> Regression:
     )
 
 
-def fitted(module: Regression, ema: EMA, folder: Path, batches: int = 6) -> list[dict[str, Tensor]]:
+def fitted(
+    module: Regression, ema: EMA, folder: Path, batches: int = 6, more: Sequence[L.Callback] = ()
+) -> list[dict[str, Tensor]]:
     """The weights before the first batch and after each."""
     data = [Batch(torch.randn(B, 2, generator=torch.Generator().manual_seed(k)), None) for k in range(batches)]
     weights = Snapshots()
@@ -81,7 +85,7 @@ def fitted(module: Regression, ema: EMA, folder: Path, batches: int = 6) -> list
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
-        callbacks=[ema, Budget(0, B), weights],
+        callbacks=[*more, ema, Budget(0, B), weights],
     ).fit(module, DataLoader(data, batch_size=None))  # type: ignore[arg-type]
     return [before, *weights.taken]
 
@@ -128,6 +132,30 @@ def test_the_first_average_is_applied_and_raw_weights_come_back(tmp_path: Path) 
     assert all(torch.equal(value, raw[name]) for name, value in module.state_dict().items())
     # running statistics are the latest, whatever the rule
     assert torch.equal(averages["slow"]["network/part.1.running_mean"], raw["network.part.1.running_mean"])
+
+
+def test_an_average_is_divided_by_its_own_largest_singular_value(tmp_path: Path) -> None:
+    """And not by that of the last weights, whose direction is another: they turn by a third of a circle in all."""
+    module = line(Constant(0.99))
+    layer = spectral_norm(nn.Linear(2, 2))
+    module.network["part"][0] = layer
+    ema = EMA(module, B, lambda: module)
+    turn = torch.linspace(0, 2, 400)
+
+    class Turning(L.Callback):
+        def on_train_batch_start(self, trainer: L.Trainer, module: Regression, batch: Any, k: int) -> None:  # pyright: ignore
+            c, s = turn[k].cos(), turn[k].sin()
+            with torch.no_grad():
+                layer.parametrizations.weight.original.copy_(
+                    torch.diag(torch.tensor([3.0, 1.0])) @ torch.stack([torch.stack([c, s]), torch.stack([-s, c])])
+                )  # pyright: ignore
+
+    fitted(module, ema, tmp_path, batches=400, more=[Turning()])
+    shadow = ema.shadows["ema"]["network/part"][0].eval()  # pyright: ignore
+    assert torch.linalg.matrix_norm(shadow.weight, 2).item() == pytest.approx(1, abs=1e-3)
+    u, v = layer.parametrizations.weight[0]._u, layer.parametrizations.weight[0]._v  # pyright: ignore
+    average = shadow.parametrizations.weight.original
+    assert (u @ average @ v).item() < 0.97 * torch.linalg.matrix_norm(average, 2).item()
 
 
 def test_state_goes_round(tmp_path: Path) -> None:

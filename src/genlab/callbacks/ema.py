@@ -8,6 +8,8 @@ from typing import Any
 import lightning as L
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import _SpectralNorm
 
 from genlab import distributed
 from genlab.averaging import named
@@ -42,14 +44,16 @@ class EMA(L.Callback):
         self.weights = [local(p.data) for m in self.live for p in m.parameters()]
         self.sharded = isinstance(trainer.strategy, FullySharded)
         buffers = [b for m in self.live for b in m.buffers()]
-        self.averages, self.buffers = [], []
+        self.averages, self.buffers, self.normalized = [], [], []
         for name, shadow in self.shadows.items():
             if isinstance(trainer.strategy, FullySharded):
                 for part in shadow.children():
                     trainer.strategy.shard(part)
             shadow.to(pl_module.device)
             self.averages.append((self.rules[name], [local(p.data) for p in shadow.parameters()]))
-            self.buffers += zip(shadow.buffers(), buffers, strict=True)
+            own = {id(b) for m in shadow.modules() if isinstance(m, _SpectralNorm) for b in m.buffers()}
+            self.buffers += [pair for pair in zip(shadow.buffers(), buffers, strict=True) if id(pair[0]) not in own]
+            self.normalized += [m for m in shadow.modules() if spectral(m)]
 
     def on_train_batch_end(self, trainer: L.Trainer, module: GenerativeModule, *_: Any) -> None:  # pyright: ignore
         seen = module.images_seen + self.batch  # Budget, whose turn is next, counts this batch
@@ -57,6 +61,9 @@ class EMA(L.Callback):
             torch._foreach_lerp_(average, self.weights, 1 - rule.at(seen, self.batch))  # pyright: ignore
         for theirs, ours in self.buffers:  # running statistics are averages already
             theirs.copy_(ours)
+        with torch.no_grad():
+            for layer in self.normalized:
+                layer.weight  # noqa: B018 - a power iteration, for the largest singular value is the average's own
 
     @contextmanager
     def applied(self, module: GenerativeModule, wanted: bool = True) -> Iterator[GenerativeModule]:
@@ -122,3 +129,10 @@ class EMA(L.Callback):
     def restore(self, state: dict[str, Any]) -> None:
         for name, weights in state.items():
             self.shadows[name].load_state_dict(weights)
+
+
+def spectral(module: nn.Module) -> bool:
+    """Whether its weight is divided by its largest singular value, of whose power iteration each weight has its own vectors."""
+    if not parametrize.is_parametrized(module, "weight"):
+        return False
+    return any(isinstance(p, _SpectralNorm) for p in module.parametrizations["weight"])  # pyright: ignore
