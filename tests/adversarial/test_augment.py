@@ -12,9 +12,9 @@ from torch import Tensor
 
 from genlab.adversarial.augment import Adaptive, Augmentation, DiffAugment, Scheduled
 from genlab.adversarial.objectives import Hinge, LeastSquares, NonSaturating, Relativistic, Wasserstein
-from genlab.adversarial.pipe import Pipe, moved
+from genlab.adversarial.pipe import Pipe
 from genlab.config import preflight
-from genlab.data.augment import Drawn, Resampled, rotation
+from genlab.data.augment import Drawn, Resampled, moved, rotation
 from genlab.errors import GenlabError
 from genlab.instantiation import build
 
@@ -160,11 +160,22 @@ def test_each_change_is_as_probable_as_p(p: float) -> None:
     """Flips, of probability p/2, of an image that is otherwise left alone."""
     torch.manual_seed(0)
     pipe = blits(p, geometric={**dict.fromkeys(("scale", "aniso", "translate_frac"), 0.0), "xflip": 1.0})
-    pipe.pipe._blit = lambda x, p: x  # type: ignore[method-assign]
+    pipe.pipe._blit = lambda x, p: (x, torch.zeros(len(x), 2, dtype=torch.long))  # type: ignore[method-assign]
     pipe.pipe.colored = lambda x, **_: x
     x = noise(1, 1, 4, 4).expand(4000, -1, -1, -1)
     share = (pipe(x) != x).flatten(1).any(1).double().mean().item()
     assert abs(share - p / 2) < 4 * (p / 2 * (1 - p / 2) / 4000) ** 0.5
+
+
+def test_what_a_shift_moves_out_of_the_image_comes_back_with_geometry() -> None:
+    """Two pixels to the left, and back by as many: the whole image, and without the second half of it a reflection."""
+    geometric = ada().pipe.geometric
+    x, shift, zero = noise(3, 2, 6, 8), torch.tensor([[-2, 0], [0, 1], [3, -2]]), torch.zeros(3)
+    still = Drawn(*[zero] * 6, shift=torch.zeros(3, 2))
+    back = still._replace(shift=-shift / (geometric.translate_std * torch.tensor([8, 6])))
+    torch.testing.assert_close(geometric.apply(x, back, shift), x, rtol=0, atol=1e-5)
+    assert torch.equal(geometric.apply(x, still, shift), moved(x, shift[:, 1], shift[:, 0], reflect=True))
+    assert torch.equal(geometric.apply(x, still), x)
 
 
 def test_a_rotation_before_the_stretching_and_one_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,8 +183,8 @@ def test_a_rotation_before_the_stretching_and_one_after_it(monkeypatch: pytest.M
     torch.manual_seed(0)
     pipe, p, n = ada(pipe={"geometric": {"aniso": 2.0}}).pipe, 0.5, 8000
     drawn: list[Drawn] = []
-    monkeypatch.setattr(pipe.geometric, "apply", lambda x, d: drawn.append(d) or x)
-    pipe._move(torch.zeros(n, 1, 2, 2), torch.tensor(p))
+    monkeypatch.setattr(pipe.geometric, "apply", lambda x, d, shift: drawn.append(d) or x)
+    pipe._move(torch.zeros(n, 1, 2, 2), torch.tensor(p), torch.zeros(n, 2))
     ((angle, axis, aniso),) = [(d.angle, d.axis, d.aniso) for d in drawn]
     still = ((angle == 0) & (axis == 0)).double().mean().item()
     assert still == pytest.approx(1 - p, abs=4 * 0.5 / n**0.5)
@@ -222,7 +233,7 @@ def test_colours_of_ada_have_the_published_widths() -> None:
 def test_colours_may_be_rarer_than_the_rest() -> None:
     torch.manual_seed(0)
     pipe, x, n = blits(color=0.5, brightness=1.0, contrast=0.0, saturation=0.0).pipe, noise(1, 1, 4, 4), 6000
-    pipe._blit = lambda x, p: x  # type: ignore[method-assign]
+    pipe._blit = lambda x, p: (x, torch.zeros(len(x), 2, dtype=torch.long))  # type: ignore[method-assign]
     share = (pipe(x.expand(n, -1, -1, -1), torch.tensor(0.8)) != x).flatten(1).any(1).double().mean().item()
     assert share == pytest.approx(1 - 0.6 * 0.8, abs=4 * 0.5 / n**0.5)  # brightness, or half of the luma flips
 

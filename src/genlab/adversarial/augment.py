@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from genlab.adversarial.objectives import Objective
-from genlab.adversarial.pipe import Pipe, moved, spread
+from genlab.adversarial.pipe import Pipe, spread
+from genlab.data.augment import moved
 from genlab.distributed import total
 from genlab.errors import GenlabError
 from genlab.schedules import Schedule

@@ -9,19 +9,6 @@ from genlab.data.augment import Geometric
 from genlab.errors import GenlabError
 
 
-def moved(x: Tensor, down: Tensor, right: Tensor, reflect: bool) -> Tensor:
-    """(B, C, H, W) each image moved by whole pixels (B,), its borders reflected or 0 outside of it."""
-    places = [
-        torch.arange(size, device=x.device) - shift[:, None]
-        for size, shift in zip(x.shape[2:], (down, right), strict=True)
-    ]
-    inside = [(p >= 0) & (p < size) for p, size in zip(places, x.shape[2:], strict=True)]
-    rows, columns = (size - 1 - (size - 1 - p.abs()).abs() for p, size in zip(places, x.shape[2:], strict=True))
-    each = torch.arange(len(x), device=x.device)[:, None, None]
-    y = x[each, :, rows.clamp_min(0)[:, :, None], columns.clamp_min(0)[:, None, :]].permute(0, 3, 1, 2)
-    return y if reflect else y * (inside[0][:, None, :, None] & inside[1][:, None, None, :])
-
-
 def spread(values: Tensor) -> Tensor:
     """(B,) -> (B, 1, 1, 1)."""
     return values.view(-1, 1, 1, 1)
@@ -33,8 +20,9 @@ class Pipe:
     contrast and log₂ saturation normal with the widths given, luma flip, hue. Colour has `color` · p, a square of `cut` of
     the side set to 0 `cutout` · p, either rotation `rotate` · p.
 
-    Karras et al. 2020, arXiv:2006.06676, section 3 and appendix B, and its code; images are resampled once by bicubic
-    interpolation with reflected borders, without its wavelet filters, and not at all where they are only blitted.
+    Karras et al. 2020, arXiv:2006.06676, section 3 and appendix B, and its code; shift and geometry are one map, by which
+    images are resampled once by bicubic interpolation with reflected borders, without its wavelet filters, and not at all
+    where they are only blitted.
     """
 
     def __init__(
@@ -58,7 +46,8 @@ class Pipe:
         """(B, C, H, W), () -> (B, C, H, W), twice differentiable in x; raises GenlabError for 2 channels, or more than 3."""
         if x.shape[1] not in (1, 3):
             raise GenlabError(f"ADA changes the colours of images of 1 or 3 channels, not {x.shape[1]}")
-        x = self._move(self._blit(x, p), p)
+        x, shift = self._blit(x, p)
+        x = self._move(x, p, shift)
         n = len(x)
 
         def some() -> Tensor:
@@ -77,12 +66,12 @@ class Pipe:
         )
         return self._hide(x, p) if self.cutout else x
 
-    def _move(self, x: Tensor, p: Tensor) -> Tensor:
-        """Geometry: R(b) A R(a) is a rotation by a + b after A along the axis of a, and P(a = b = 0) = 1 - `rotate` · p."""
+    def _move(self, x: Tensor, p: Tensor, shift: Tensor) -> Tensor:
+        """Geometry after the shift: R(b) A R(a) is a rotation by a + b after A along the axis of a, and P(a = b = 0) = 1 - `rotate` · p."""
         drawn = self.geometric.draw(len(x), x.device, p)
         either = 1 - (1 - self.rotate * p).clamp_min(0).sqrt()
         before, after = (chosen(x, either) * (2 * torch.rand(len(x), device=x.device) - 1) * math.pi for _ in range(2))
-        return self.geometric.apply(x, drawn._replace(angle=before + after, axis=after))
+        return self.geometric.apply(x, drawn._replace(angle=before + after, axis=after), shift)
 
     def _hide(self, x: Tensor, p: Tensor) -> Tensor:
         """A square whose centre is anywhere in the image is set to 0, so that borders cut it."""
@@ -94,7 +83,8 @@ class Pipe:
             kept.append((place - centre).abs() >= size[:, None] / 2)
         return x * (kept[0][:, None, :, None] | kept[1][:, None, None, :])
 
-    def _blit(self, x: Tensor, p: Tensor) -> Tensor:
+    def _blit(self, x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+        """Images turned, and by how many pixels to the right and down (B, 2) they are shifted."""
         n, size = len(x), x.shape[2:]
         turns = chosen(x, p) * torch.randint(4, (n,), device=x.device)
         x = torch.where(spread(turns >= 2), x.rot90(2, (2, 3)), x)
@@ -104,7 +94,7 @@ class Pipe:
         down, right = (
             (eligible * ((2 * torch.rand(n, device=x.device) - 1) * self.shift * s).round()).long() for s in size
         )
-        return moved(x, down, right, reflect=True)
+        return x, torch.stack([right, down], dim=1)
 
     @staticmethod
     def colored(

@@ -115,12 +115,13 @@ class Geometric:
             shift=eligible(self.translate_frac)[:, None] * torch.randn(n, 2, device=device),
         )
 
-    def apply(self, x: Tensor, drawn: Drawn) -> Tensor:
-        """(B, C, H, W) the images x, augmented by given parameters."""
+    def apply(self, x: Tensor, drawn: Drawn, shift: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) the images x, augmented by given parameters, after whole pixels of `shift` (B, 2) right and down: one
+        map, so that what the shift moved out of the image may come back, and no resampling of what is only shifted."""
         x = torch.where(drawn.xflip.bool().view(-1, 1, 1, 1), x.flip(3), x)
         x = torch.where(drawn.yflip.bool().view(-1, 1, 1, 1), x.flip(2), x)
         height, width = x.shape[2:]
-        moved = (drawn.scale != 0) | (drawn.angle != 0) | (drawn.aniso != 0) | (drawn.shift != 0).any(1)
+        resized = (drawn.scale != 0) | (drawn.angle != 0) | (drawn.aniso != 0) | (drawn.shift != 0).any(1)
         # pixels from the centre, x to the right and y down; the outermost pixels are ±1 to grid_sample
         half = torch.tensor([max(width - 1, 1) / 2, max(height - 1, 1) / 2], device=x.device)
         across = torch.arange(width, device=x.device) - (width - 1) / 2
@@ -128,9 +129,11 @@ class Geometric:
         v, u = torch.meshgrid(down, across, indexing="ij")
         target = torch.stack([u, v, torch.ones_like(u)], dim=2)  # (H, W, 3)
         with torch.autocast(x.device.type, enabled=False):  # places in bfloat16 would be pixels off
-            source = torch.einsum("bij,hwj->bhwi", self.inverse(drawn, width, height), target) / half  # (B, H, W, 2)
-            resampled: Tensor = Resampled.apply(x, source.to(x.dtype))  # pyright: ignore[reportAssignmentType]
-        return torch.where(moved.view(-1, 1, 1, 1), resampled, x)
+            source = torch.einsum("bij,hwj->bhwi", self.inverse(drawn, width, height), target)  # (B, H, W, 2)
+            source = source if shift is None else source - shift[:, None, None, :]
+            resampled: Tensor = Resampled.apply(x, (source / half).to(x.dtype))  # pyright: ignore[reportAssignmentType]
+        still = x if shift is None else moved(x, *shift.flip(1).unbind(1), reflect=True)
+        return torch.where(resized.view(-1, 1, 1, 1), resampled, still)
 
     def inverse(self, drawn: Drawn, width: int, height: int) -> Tensor:
         """(B, 2, 3) the affine map in pixels from a place in the augmented image to where its colour comes from."""
@@ -142,6 +145,19 @@ class Geometric:
         side = torch.tensor([width, height], device=s.device, dtype=s.dtype)
         shift = self.translate_std * drawn.shift * side
         return torch.cat([linear, -(linear @ shift[:, :, None])], dim=2)
+
+
+def moved(x: Tensor, down: Tensor, right: Tensor, reflect: bool) -> Tensor:
+    """(B, C, H, W) each image moved by whole pixels (B,), its borders reflected or 0 outside of it."""
+    places = [
+        torch.arange(size, device=x.device) - shift[:, None]
+        for size, shift in zip(x.shape[2:], (down, right), strict=True)
+    ]
+    inside = [(p >= 0) & (p < size) for p, size in zip(places, x.shape[2:], strict=True)]
+    rows, columns = (size - 1 - (size - 1 - p.abs()).abs() for p, size in zip(places, x.shape[2:], strict=True))
+    each = torch.arange(len(x), device=x.device)[:, None, None]
+    y = x[each, :, rows.clamp_min(0)[:, :, None], columns.clamp_min(0)[:, None, :]].permute(0, 3, 1, 2)
+    return y if reflect else y * (inside[0][:, None, :, None] & inside[1][:, None, None, :])
 
 
 def rotation(angle: Tensor) -> Tensor:
