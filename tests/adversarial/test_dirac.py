@@ -23,6 +23,7 @@ from genlab.adversarial.objectives import (
     NonSaturating,
     Objective,
     Relativistic,
+    ReverseKL,
     Wasserstein,
 )
 from genlab.adversarial.penalties import (
@@ -42,6 +43,7 @@ from genlab.adversarial.penalties import (
 OBJECTIVES: dict[str, tuple[Objective, float]] = {  # and f
     "minimax": (Minimax(), 0.5),  # σ(0)
     "non-saturating": (NonSaturating(), 0.5),
+    "reverse kl": (ReverseKL(), math.sqrt(0.5)),  # σ(0) of the critic and 1 of the generator: the root of their product
     "least-squares": (LeastSquares(0.0, 1.0, 1.0), 0.5),  # of ½ (v - 1)² and ½ v² at ½
     "hinge": (Hinge(), 1.0),
     "wasserstein": (Wasserstein(), 1.0),

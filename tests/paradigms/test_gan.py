@@ -156,6 +156,42 @@ def test_a_critic_sees_dequantized_data_where_asked(build):
         assert shown.var().item() == pytest.approx(dequantize * 0.125**2 / 12, rel=0.1)
 
 
+@torch.no_grad()
+def test_samples_reach_as_far_as_dequantized_data(build):
+    """Cells of 17 levels end at ±17/16, as the published code's do at ±1 for levels k/8.5 - 1 + u/8.5, u in [0, 1)."""
+    module = build(dequantize=True)
+    module.codec = codec.Pixels(17)
+    plain, z = module.generator(torch.randn(5, module.latent)), torch.randn(5, module.latent)
+    assert plain.shape == (5, 2)
+    torch.testing.assert_close(module.render(z), module.generator(z) * 17 / 16)
+    torch.testing.assert_close(module._drawn(z, None), module.render(z))
+    white = module.codec.spread(torch.ones(1000))
+    assert 1 + 0.99 / 16 < white.max() <= 17 / 16
+    module.dequantize = False
+    assert torch.equal(module.render(z), module.generator(z))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("sampler", [None, Truncation(0.7)])
+def test_layers_that_add_noise_add_one_of_each_samples_own(build, sampler):
+    """What becomes of a latent has always the same; a sample's is of its row of the stream, after its latent."""
+
+    class Noisy(nn.Module):
+        noises = 2
+
+        def forward(self, z, y=None, noise=None, truncation=1.0):
+            return truncation * z + (0 if noise is None else noise)
+
+        style = None
+
+    module = build(generator=Noisy(), latent=2, sampler=sampler)
+    z, noise = (stream := NoiseStream(0)).normal((8, 2)), stream.normal((8, 2))
+    samples = module.sample(NoiseStream(0), 8)
+    torch.testing.assert_close(samples, (0.7 if sampler else 1.0) * z + noise)
+    assert torch.equal(module.render(z), (0.7 if sampler else 1.0) * z)
+    assert torch.equal(samples[5:], module.sample(NoiseStream(0, 5), 3))
+
+
 def test_conditional_training_and_samples(build, fit):
     module = build(classes=3, penalty=GradientPenalty(10.0))
     fit(module, batches(2, labels=True))
@@ -380,7 +416,7 @@ def test_parts_that_do_not_divide_a_batch_are_refused(build, fit):
         fit(module, batches(1))
 
 
-OBJECTIVES = ("minimax", "non_saturating", "least_squares", "hinge", "wasserstein", "relativistic")
+OBJECTIVES = ("minimax", "non_saturating", "reverse_kl", "least_squares", "hinge", "wasserstein", "relativistic")
 SMOOTH = ("none", "gradient", "gradient_one_sided", "dragan", "r1", "r2", "r1_r2", "r1_lazy", "zero_centred")
 HELD = ("consistency", "latent_consistency", "lecam", "weight_clipping")
 

@@ -52,6 +52,21 @@ class NonSaturating(Objective):
         return F.softplus(-fake).mean()
 
 
+class ReverseKL(Objective):
+    """Critic: -log σ(D(x)) - log(1 - σ(D(G))); generator: -D(G), which is KL(q ‖ p) where the critic is best.
+
+    Sønderby et al. 2017, arXiv:1610.04490, section 3; with the reconstruction of noise it is VEEGAN's (arXiv:1705.07761).
+    """
+
+    undecided = 0.0
+
+    def critic(self, real: Tensor, fake: Tensor) -> Tensor:
+        return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+    def generator(self, real: Tensor | None, fake: Tensor) -> Tensor:
+        return -fake.mean()
+
+
 class LeastSquares(Objective):
     """Critic: ½ (D(x) - b)² + ½ (D(G) - a)²; generator: ½ (D(G) - c)².
 
