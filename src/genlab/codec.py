@@ -20,6 +20,8 @@ class Codec(nn.Module, abc.ABC):
 
     whole: bool = False
     """Whether model space is of whole numbers."""
+    overhang: float = 0.0
+    """By how much `spread` goes beyond ±1 in model space."""
 
     def dequantize(self, x: Tensor) -> Tensor:
         """x in model space as a continuous density needs it: uniform in its cell where data is discrete."""
@@ -55,7 +57,7 @@ class Pixels(Codec):
     def __init__(self, levels: int = 256):
         super().__init__()
         self.steps = levels - 1
-        self.log_volume = math.log(2 / self.steps)
+        self.log_volume, self.overhang = math.log(2 / self.steps), 1 / self.steps
 
     def spread(self, z: Tensor) -> Tensor:
         return z + (torch.rand_like(z) - 0.5) * (2 / self.steps)

@@ -29,9 +29,10 @@ class Truncation:
         """z of this size, of which row i depends on the stream's row i alone."""
         return noise.normal(size) if hasattr(generator, "style") else self.normal(noise.uniform(size))
 
-    def render(self, generator: nn.Module, z: Tensor, y: Tensor | None) -> Tensor:
+    def render(self, generator: nn.Module, z: Tensor, y: Tensor | None, **noise: Tensor) -> Tensor:
         """G(z)."""
-        return generator(z, y, truncation=self.value) if hasattr(generator, "style") else generator(z, y)
+        styled = {"truncation": self.value} if hasattr(generator, "style") else {}
+        return generator(z, y, **styled, **noise)
 
     def normal(self, u: Tensor) -> Tensor:
         """Φ⁻¹(½ + (u - ½)(Φ(value) - Φ(-value))): the quantile of N(0, 1) within ±value at u in [0, 1)."""

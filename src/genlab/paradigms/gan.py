@@ -25,7 +25,7 @@ class GAN(GenerativeModule):
     samples for each image of the batch.
 
     The critic sees `packing` samples at once, side by side in channels (Lin et al. 2018, arXiv:1712.04086), after
-    `critic_augment`, and with `dequantize` data with noise over their cells. Below `collapse`, the share of the data's
+    `critic_augment`, and with `dequantize` data with noise over their cells, up to whose ends G(z) then reaches. Below `collapse`, the share of the data's
     diversity that samples have, the log says so. A `sampler` draws z from elsewhere than N(0, I). Raises GenlabError for counts below 1, a penalty or an augmentation that the
     objective or the data cannot use, packs of many labels, and data that are out of the generator's reach.
     """
@@ -162,7 +162,11 @@ class GAN(GenerativeModule):
 
     def _drawn(self, z: Tensor, y: Tensor | None) -> Tensor:
         """G(z) as both turns see it: float32, as data are, because an augmentation's places in bfloat16 are pixels off."""
-        return wide(self.generator(z, y))
+        return self._stretched(wide(self.generator(z, y)))
+
+    def _stretched(self, x: Tensor) -> Tensor:
+        """What is drawn within ±1, to the ends of what the critic sees of data: else it would know them by these."""
+        return x * (1 + self.codec.overhang) if self.dequantize else x
 
     def _judge(self, x: Tensor, y: Tensor | None) -> Tensor:
         """D of packs x, augmented: penalties differentiate by what was there before, as Karras et al. 2020 do."""
@@ -190,7 +194,8 @@ class GAN(GenerativeModule):
         return torch.randn(len(x), self.latent, device=x.device)
 
     def sample(self, noise: NoiseStream, n: int, y: Tensor | None = None) -> Tensor:
-        return self.render(self.latents(noise, n), y)
+        z, noises = self.latents(noise, n), getattr(self.generator, "noises", 0)
+        return self._rendered(z, y, **({"noise": noise.normal((n, noises))} if noises else {}))
 
     def latents(self, noise: NoiseStream, n: int) -> Tensor:
         """z ~ N(0, I), or of the `sampler`, (n, latent)."""
@@ -198,8 +203,13 @@ class GAN(GenerativeModule):
         return noise.normal(size) if self.sampler is None else self.sampler.latents(self.generator, noise, size)
 
     def render(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """G(z)."""
-        return self.generator(z, y) if self.sampler is None else self.sampler.render(self.generator, z, y)
+        """G(z), of noise that is always the same where layers add any."""
+        return self._rendered(z, y)
+
+    def _rendered(self, z: Tensor, y: Tensor | None, **noise: Tensor) -> Tensor:
+        if self.sampler is None:
+            return self._stretched(self.generator(z, y, **noise))
+        return self._stretched(self.sampler.render(self.generator, z, y, **noise))
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         parts = (self.generator, self.discriminator)
