@@ -283,3 +283,11 @@ def test_a_sampler_of_another_family_is_refused_before_training(name: str, sampl
 def test_a_sampler_for_a_model_that_takes_none_is_refused() -> None:
     with pytest.raises(GenlabError, match="vqvae takes no sampler"):
         preflight("train", ["experiment=digits/vqvae", "sampler=ddim"])
+
+
+def test_the_deviation_of_the_vae_on_cifar10_is_the_published_weight_of_the_kl() -> None:
+    """Squared errors in [0, 1], their mean over colours and sum over places, beside 0.024 times the KL."""
+    head = build(preflight("train", ["experiment=cifar10/vae"]).model.head)
+    x, mu = torch.rand(2, 2, 3, 5, 5)
+    price = head.log_prob(2 * x - 1, 2 * x - 1) - head.log_prob(2 * x - 1, 2 * mu - 1)  # without its constant
+    torch.testing.assert_close(0.024 * price, (x - mu).square().mean(1).sum((1, 2)))

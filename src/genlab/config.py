@@ -78,7 +78,9 @@ def register() -> None:
         "option": lambda group, *, _root_: option(_root_, group),
         "shape": lambda *, _root_: codec(_root_).get("shape") or _root_.data.shape,  # of model space
         "levels": lambda *, _root_: codec(_root_).get("size") or _root_.data.levels,  # of tokens
-        "coarse": lambda shape, factor, channels: OmegaConf.create([channels, *(side // factor for side in shape[1:])]),
+        "coarse": lambda shape, factor, channels, stacked=1: OmegaConf.create(
+            [channels, stacked * (shape[1] // factor), shape[2] // factor]
+        ),
         "plane": lambda shape: OmegaConf.create(list(shape[1:])),
         "weights": weights_of,
         "recorded": lambda run, key: OmegaConf.create({"found": recorded(run, key)}).found,

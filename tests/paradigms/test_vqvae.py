@@ -126,6 +126,27 @@ def test_a_latent_of_another_shape_than_said_is_refused(build) -> None:
         build(shape=(3, 1, 1)).encode(torch.randn(2, 2))
 
 
+@torch.no_grad()
+def test_slots_are_maps_of_codes_one_above_the_other(common):
+    """Channels of the encoder are those of the first code of a place, then of the second; the decoder gets them so again."""
+    torch.manual_seed(0)
+    codebook = Codebook(5, 3, 0.9, 0.0)
+    codebook.vectors.copy_(torch.randn(5, 3))
+    parts = {"encoder": nn.Identity(), "decoder": nn.Identity(), "codebook": codebook}
+    model = VQVAE(**parts, latent_shape=(3, 8, 2), beta=0.25, variance=1.0, slots=2, **common(2))
+    x = torch.randn(7, 6, 4, 2)
+    index = model.codes(x)
+    assert index.shape == (7, 8, 2)
+    for slot, half in enumerate(x.split(3, dim=1)):
+        assert torch.equal(index[:, 4 * slot : 4 * slot + 4], codebook.nearest(half))
+    rebuilt = model.render_codes(index)
+    assert torch.equal(rebuilt, torch.cat([codebook(codebook.nearest(half)) for half in x.split(3, dim=1)], dim=1))
+    assert torch.equal(model.render(model.encode(x)), rebuilt)
+    assert model.sample(NoiseStream(0), 4).shape == (4, 6, 4, 2)
+    with pytest.raises(GenlabError, match="slots=0"):
+        VQVAE(**parts, latent_shape=(3, 8, 2), beta=0.25, variance=1.0, slots=0, **common(2))
+
+
 def test_a_batch_in_parts_moves_weights_and_codes_as_a_whole_one_does(build, fit) -> None:
     ends = []
     for parts in (1, 2):

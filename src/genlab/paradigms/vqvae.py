@@ -23,8 +23,9 @@ class VQVAE(GenerativeModule):
 
     van den Oord et al. 2017, arXiv:1711.00937, eq. 3, with v the variance of the data in the published code. It has no
     prior: `sample` draws each code by itself, by how often it is used, which makes no pictures. So it is judged by its
-    reconstructions, and is there for others to be trained on what it makes (`codec=codes`, `codec=latent`). Raises
-    GenlabError for labels, which are left to these.
+    reconstructions, and is there for others to be trained on what it makes (`codec=codes`, `codec=latent`). Of several
+    `slots`, codes of a place (section 3.2), the maps (h, w) stand one above the other. Raises GenlabError for labels,
+    which are left to these.
     """
 
     averaged = ("encoder", "decoder", "codebook")
@@ -40,6 +41,7 @@ class VQVAE(GenerativeModule):
         latent_shape: Sequence[int],
         beta: float,
         variance: float,
+        slots: int = 1,
         **common: Any,
     ):
         super().__init__(**common)
@@ -47,7 +49,9 @@ class VQVAE(GenerativeModule):
             raise GenlabError("an autoencoder takes no labels, what is trained on its codes does: set model.classes=0")
         if not (variance > 0 and beta >= 0):
             raise GenlabError(f"model.variance={variance} must be above 0, and model.beta={beta} 0 or more")
-        self.encoder, self.decoder, self.codebook = encoder, decoder, codebook
+        if slots < 1:
+            raise GenlabError(f"model.slots={slots}: a place has at least 1 code")
+        self.encoder, self.decoder, self.codebook, self.slots = encoder, decoder, codebook, slots
         self.latent_shape, self.beta, self.variance = tuple(latent_shape), beta, variance
         self._used: list[Tensor] = []  # how often each code is, of the batches of a pass over the held-out data
 
@@ -59,7 +63,7 @@ class VQVAE(GenerativeModule):
         e = self.codebook(index)
         if self.training:
             self.codebook.observe(z, index)
-        reconstruction = (self.decoder(straight_through(z, e)) - x).square().mean()
+        reconstruction = (self._decoded(straight_through(z, e)) - x).square().mean()
         commitment = (z - e).square().mean()
         return {
             "loss": reconstruction / self.variance + self.beta * commitment,
@@ -90,8 +94,9 @@ class VQVAE(GenerativeModule):
         return self.render_codes(index.clamp(max=self.codebook.size - 1))
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """E(x) (B, D, h, w), which `render` quantizes."""
-        z = self.encoder(x)
+        """E(x) (B, D, slots · h, w), which `render` quantizes."""
+        z = self.encoder(x)  # (B, slots · D, h, w)
+        z = z.unflatten(1, (self.slots, -1)).transpose(1, 2).flatten(2, 3)
         if z.shape[1:] != self.latent_shape:
             raise GenlabError(f"the encoder makes {tuple(z.shape[1:])}, and model.latent_shape is {self.latent_shape}")
         return z
@@ -101,9 +106,13 @@ class VQVAE(GenerativeModule):
         return self.render_codes(self.codebook.nearest(z))
 
     def codes(self, x: Tensor) -> Tensor:
-        """(B, h, w) int64 codes of x in model space."""
+        """(B, slots · h, w) int64 codes of x in model space."""
         return self.codebook.nearest(self.encode(x))
 
     def render_codes(self, index: Tensor) -> Tensor:
-        """x in model space of codes (B, h, w)."""
-        return self.decoder(self.codebook(index))
+        """x in model space of codes (B, slots · h, w)."""
+        return self._decoded(self.codebook(index))
+
+    def _decoded(self, e: Tensor) -> Tensor:
+        """x in model space of vectors (B, D, slots · h, w)."""
+        return self.decoder(e.unflatten(2, (self.slots, -1)).transpose(1, 2).flatten(1, 2))
