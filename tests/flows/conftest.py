@@ -57,6 +57,7 @@ BIJECTIONS = {
     "gaussian": (IMAGE, partial(Gaussian, IMAGE, 0)),
     "logit": (IMAGE, partial(Logit, 0.05, 256)),
     "squeezed-split": (IMAGE, lambda: Squeezed(Split(8, Mixing(4), learned=True))),
+    "squeezed by channel": (IMAGE, lambda: Squeezed(Mixing(8), by_channel=True)),
     "continuous": (POINT, partial(continuous, POINT)),
     "chain": (POINT, lambda: Chain([Mixing(3), ChannelCoupling(3, mlp, SPLINE), Reverse()])),
     "flattened": (IMAGE, lambda: Flattened(Autoregressive(32, SPLINE, 32, 1, 0))),

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from genlab.flows.coupling import ChannelCoupling
 from genlab.flows.elementwise import Affine, Elementwise, Exponential, RationalQuadratic, Scaled
+from genlab.flows.multiscale import Squeezed
 
 
 class Labelless(nn.Linear):
@@ -70,3 +71,19 @@ def test_the_layers_end_at_the_inverse(case):
     states = list(bijection.unfold(z, None))
     assert all(state.shape == z.shape for state in states)
     torch.testing.assert_close(states[-1], bijection.inverse(z, None))
+
+
+class First(nn.Module):
+    """Remembers the first half of its channels."""
+
+    def forward(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        self.seen = x.chunk(2, dim=1)[0].flatten().tolist()
+        return x, x.new_zeros(len(x))
+
+
+@pytest.mark.parametrize(("by_channel", "half"), [(True, [0, 1, 2, 3, 4, 5]), (False, [0, 4, 8, 3, 7, 11])])
+def test_channel_couplings_split_otherwise_than_checkerboards(by_channel: bool, half: list[int]) -> None:
+    """Of a square of three colours, [[0, 1], [2, 3]] and so on, by channel all of the first and the upper row of the second."""
+    first = First()
+    Squeezed(first, by_channel)(torch.arange(12.0).view(1, 3, 2, 2))  # type: ignore[arg-type]
+    assert first.seen == half

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from genlab.errors import GenlabError
@@ -16,22 +17,32 @@ CORNERS = ((0, 0), (1, 1), (0, 1), (1, 0))  # of a square of 2 x 2: the first ha
 
 
 class Squeezed(Bijection):
-    """The inner bijection of images (4C, H/2, W/2), each 2x2 square side by side: Dinh et al. 2017, section 3.6."""
+    """The inner bijection of images (4C, H/2, W/2), each 2x2 square side by side: Dinh et al. 2017, section 3.6.
 
-    def __init__(self, inner: Bijection):
+    All channels of a corner of the square, then those of another; or `by_channel` all corners of a channel, of which the
+    half is no checkerboard: of three colours all of the first and the upper row of the second.
+    """
+
+    def __init__(self, inner: Bijection, by_channel: bool = False):
         super().__init__()
-        self.inner = inner
+        self.inner, self.by_channel = inner, by_channel
 
     def transform(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
-        z, log_det = self.inner(squeeze(x), y)
-        return unsqueeze(z), log_det
+        z, log_det = self.inner(self._squeezed(x), y)
+        return self._back(z), log_det
 
     def inverse(self, z: Tensor, y: Tensor | None) -> Tensor:
-        return unsqueeze(self.inner.inverse(squeeze(z), y))
+        return self._back(self.inner.inverse(self._squeezed(z), y))
 
     def unfold(self, z: Tensor, y: Tensor | None) -> Iterator[Tensor]:
-        for state in self.inner.unfold(squeeze(z), y):
-            yield unsqueeze(state)
+        for state in self.inner.unfold(self._squeezed(z), y):
+            yield self._back(state)
+
+    def _squeezed(self, x: Tensor) -> Tensor:
+        return F.pixel_unshuffle(x, 2) if self.by_channel else squeeze(x)
+
+    def _back(self, z: Tensor) -> Tensor:
+        return F.pixel_shuffle(z, 2) if self.by_channel else unsqueeze(z)
 
 
 class Split(Bijection):
@@ -148,7 +159,9 @@ def realnvp(
             coupling = ChannelCoupling(4 * channels, net(2), elementwise, flipped=i % 2 == 1)
             inner.append(Chain([coupling, BatchNorm(4 * channels)], whole=True))
         rest = scale(2 * channels, height // 2, width_ // 2, 2 * width, left - 1)
-        return Chain([*layers, Squeezed(Chain([*inner, Split(4 * channels, rest, learned=False)]))])
+        # halves of channels that are not those of the checkerboards before (section 3.6), which a split leaves, as in its code
+        channel_wise = Squeezed(Chain(inner), by_channel=True)
+        return Chain([*layers, channel_wise, Squeezed(Split(4 * channels, rest, learned=False))])
 
     return after(before, scale(shape[0], shape[1], shape[2], width, levels))
 
