@@ -15,7 +15,7 @@ class Optimization:
     """An optimizer whose learning rate rises linearly over `warmup_images`, and may fall again, and whose gradients are
     clipped by norm. `schedule` is a factor of the rate, and `beta2` stands for Adam's.
 
-    Gradients that are no numbers move nothing. With `replace_nan` they do: nan becomes 0 and ±∞ becomes ±10⁵, as in the
+    Gradients that are no numbers move nothing. With `replace_nan` they do, but for what overflows in 16-mixed: nan becomes 0 and ±∞ becomes ±10⁵, as in the
     code of Karras et al. 2022, arXiv:2206.00364. Nor do gradients longer than `skip_norm` move anything, as in the
     published code of Child 2021, arXiv:2011.10650. Ranks agree on it, as they share their gradients.
     """

@@ -214,7 +214,7 @@ class Known:
     def __init__(self, denoise, path):
         self.denoise, self.path = denoise, path
 
-    def predict(self, x_t, t, y=None):
+    def predict(self, x_t, t, y=None, threshold=None):
         return Prediction(self.denoise(x_t, t), None)
 
     def __call__(self, x_t, t, y=None):

@@ -86,11 +86,14 @@ def test_floating_point_overshoots_and_8_bits_do_not() -> None:
     x[..., 8:] = 255
     assert Pillow("bicubic", 64)(x).max() > 256
     assert Pillow("bicubic", 64, rounded=True)(x).max() == 255
+    clipped = Pillow("bicubic", 64, clipped=True)(x)
+    torch.testing.assert_close(clipped, Pillow("bicubic", 64)(x).clamp(0, 255), rtol=0, atol=0)
 
 
 def test_names_state_filter_depth_and_size() -> None:
     assert TF1Bilinear(299).name == "TF1 bilinear, no antialiasing, to 299"
     assert Pillow("bicubic", 299).name == "Pillow bicubic, floating point, to 299"
+    assert Pillow("bicubic", 299, clipped=True).name == "Pillow bicubic, floating point, clipped, to 299"
     assert Pillow("bicubic", 224, rounded=True).name == "Pillow bicubic, 8-bit, to 224"
 
 

@@ -21,6 +21,7 @@ from genlab.gaussian.samplers import (
     UniPC,
 )
 from genlab.gaussian.tables import Levels, Table, linear_betas
+from genlab.gaussian.thresholds import within
 from genlab.gaussian.variances import Large, Learned, Small
 
 PATHS = {
@@ -78,7 +79,7 @@ class Mixture:
     def __call__(self, x_t, t, y=None):
         return self.predict(x_t, t, y).x_hat
 
-    def predict(self, x_t, t, y=None):
+    def predict(self, x_t, t, y=None, threshold=None):
         """With v = 1/2 everywhere, the geometric mean of both variances."""
         self.calls += 1
         p = self.path(t, 3)
@@ -86,7 +87,7 @@ class Mixture:
         residual = x_t[:, None] - p.alpha * self.means  # (B, K, D)
         responsibility = (self.weights.log() - (residual**2 / variance).sum(2) / 2).softmax(1)
         each = self.means + p.alpha * self.stds**2 / variance * residual
-        return Prediction((responsibility[..., None] * each).sum(1), torch.full_like(x_t, 0.5))
+        return Prediction(within((responsibility[..., None] * each).sum(1), threshold), torch.full_like(x_t, 0.5))
 
     def at(self, t):
         """The path's point at t, in float64."""

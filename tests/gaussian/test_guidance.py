@@ -15,6 +15,7 @@ from genlab.gaussian.parametrization import Eps, V, X
 from genlab.gaussian.path import VE, VP, Karras
 from genlab.gaussian.samplers import DDIM, Ancestral, DPMSolverPP, EulerMaruyama, Heun, ReverseDiffusion
 from genlab.gaussian.tables import Table, linear_betas
+from genlab.gaussian.thresholds import Clip
 from genlab.gaussian.variances import Large, Small
 from genlab.noise import NoiseStream
 
@@ -170,6 +171,21 @@ def test_ancestral_and_ddim_steps_of_classifier_guidance_are_the_published_ones(
         ours, _ = sampler.step(guided, x_t, t, s, NoiseStream(0), y)
         without, _ = sampler.step(plain, x_t, t, s, NoiseStream(0), None)
         torch.testing.assert_close(ours - without, factor * scale * variance * gradient)
+
+
+@torch.no_grad()
+def test_a_threshold_is_for_the_denoiser_and_not_for_what_a_classifier_shifts(points):
+    """As in the published code; a guidance without classifier is a denoiser of its own, whose x̂ it is for."""
+    x, y = points
+    t, plain = torch.tensor(600.0, dtype=torch.float64), exact(TABLE)
+    x_t, clip = noisy(TABLE, x, t), Clip(-0.2, 0.2)
+    assert (plain(x_t, t).abs() > 0.2).any()
+    guided = Classifier(plain, 0, posterior(TABLE), 3.0)
+    found = guided.predict(x_t, t, y, clip).x_hat
+    torch.testing.assert_close(found, plain(x_t, t).clamp(-0.2, 0.2) + guided(x_t, t, y) - plain(x_t, t))
+    assert (found.abs() > 0.2).any()
+    free = ClassifierFree(plain, CLASSES, w=3.0)
+    torch.testing.assert_close(free.predict(x_t, t, y, clip).x_hat, free(x_t, t, y).clamp(-0.2, 0.2))
 
 
 def _scores_in_no_grad(x_t, t, y):

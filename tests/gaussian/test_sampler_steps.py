@@ -23,7 +23,7 @@ from genlab.gaussian.samplers import (
     UniPC,
 )
 from genlab.gaussian.tables import Table, linear_betas
-from genlab.gaussian.thresholds import Clip, Dynamic
+from genlab.gaussian.thresholds import Clip, Dynamic, within
 from genlab.gaussian.variances import Large, Learned, Small
 from genlab.noise import NoiseStream
 
@@ -39,8 +39,8 @@ class Fixed:
     def __init__(self, path, x_hat, learned_variance=True):
         self.path, self.x_hat, self.learned_variance = path, x_hat, learned_variance
 
-    def predict(self, x_t, t, y=None):
-        return Prediction(torch.full_like(x_t, self.x_hat), torch.full_like(x_t, 0.5))
+    def predict(self, x_t, t, y=None, threshold=None):
+        return Prediction(within(torch.full_like(x_t, self.x_hat), threshold), torch.full_like(x_t, 0.5))
 
 
 def refuses(sampler, path):
@@ -158,7 +158,7 @@ def test_learned_variance_lies_between_the_small_and_the_large_of_the_grid(path,
     expected = beta**v * (beta * (1 - before) / (1 - a)) ** (1 - v)
 
     class Zero:
-        def predict(self, x_t, t, y):
+        def predict(self, x_t, t, y, threshold=None):
             return Prediction(torch.zeros_like(x_t), torch.full_like(x_t, v))
 
     class One:
@@ -224,7 +224,7 @@ def test_three_nodes_integrate_a_quadratic_in_lambda_exactly(path, samplers):
         def __init__(self):
             self.path = path
 
-        def predict(self, x_t, t, y=None):
+        def predict(self, x_t, t, y=None, threshold=None):
             p = path(t, 2)
             lam = (p.alpha / p.sigma).log()
             return Prediction(torch.ones_like(x_t) * (1 + 2 * lam - lam**2 / 2), None)

@@ -23,7 +23,7 @@ from genlab.gaussian.samplers import (
     UniPC,
 )
 from genlab.gaussian.tables import Levels, Table, linear_betas
-from genlab.gaussian.thresholds import Clip
+from genlab.gaussian.thresholds import Clip, within
 from genlab.gaussian.variances import Large, Small
 from genlab.noise import NoiseStream
 
@@ -40,9 +40,9 @@ class Mixture:
     def __init__(self, path):
         self.path = path
 
-    def predict(self, x_t, t, y=None):
+    def predict(self, x_t, t, y=None, threshold=None):
         p = self.path(t, x_t.ndim)
-        return Prediction(1.2 * torch.tanh(p.alpha * x_t / p.sigma**2), None)
+        return Prediction(within(1.2 * torch.tanh(p.alpha * x_t / p.sigma**2), threshold), None)
 
     def eps(self, x_t, t):
         t = torch.as_tensor(t, dtype=torch.float64)

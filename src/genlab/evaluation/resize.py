@@ -48,21 +48,23 @@ class TF1Bilinear:
 class Pillow:
     """Pillow's resize, uint8 (B, C, H, W) -> (B, C, S, S), by filter "bilinear", "bicubic" or "lanczos"; antialiased in reduction.
 
-    As of an image in mode "F": each channel in floating point, neither rounded nor clipped, which is the clean resize of
-    Parmar et al. 2022 (2104.11222). `rounded` is that of an 8-bit image, rounded and clipped after the rows and again after
-    the columns, bit for bit.
+    As of an image in mode "F": each channel in floating point, neither rounded nor clipped. `clipped` to 0 ... 255 at the
+    end it is the clean resize of Parmar et al. 2022 (2104.11222) in clean-fid 0.1.35. `rounded` is that of an 8-bit image,
+    rounded and clipped after the rows and again after the columns, bit for bit.
     """
 
-    def __init__(self, filter: str, size: int, rounded: bool = False):
+    def __init__(self, filter: str, size: int, rounded: bool = False, clipped: bool = False):
         if filter not in FILTERS:
             raise GenlabError(f"resize filter {filter!r}: there are {', '.join(FILTERS)}")
-        self.filter, self.size, self.rounded = filter, size, rounded
-        self.name = f"Pillow {filter}, {'8-bit' if rounded else 'floating point'}, to {size}"
+        self.filter, self.size, self.rounded, self.clipped = filter, size, rounded, clipped
+        depth = "8-bit" if rounded else "floating point, clipped" if clipped else "floating point"
+        self.name = f"Pillow {filter}, {depth}, to {size}"
 
     def __call__(self, x: Tensor) -> Tensor:
         rows, columns = (self._matrix(n, x.device) for n in (x.shape[3], x.shape[2]))  # (S, W), (S, H)
         if not self.rounded:
-            return columns @ (x.float() @ rows.T)
+            x = columns @ (x.float() @ rows.T)
+            return x.clamp(0, 255) if self.clipped else x
         x = (x.double() @ rows.T + 0.5).floor().clamp(0, 255)  # exact: whole numbers below 2^53, over 2^22
         return (columns @ x + 0.5).floor().clamp(0, 255).float()
 

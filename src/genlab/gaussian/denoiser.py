@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from genlab.errors import GenlabError
 from genlab.gaussian.parametrization import Parametrization
 from genlab.gaussian.path import GaussianPath, Point
+from genlab.gaussian.thresholds import Threshold, within
 
 
 class Embedding(Protocol):
@@ -96,11 +97,13 @@ class Denoiser(nn.Module):
         out, v = out.chunk(2, dim=1)
         return out, (v + 1) / 2
 
-    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
-        """x̂ at time t, () or (B,), and v."""
+    def predict(
+        self, x_t: Tensor, t: Tensor, y: Tensor | None = None, threshold: Threshold | None = None
+    ) -> Prediction:
+        """x̂ at time t, () or (B,), within the threshold, and v."""
         p = self.path(t, x_t.ndim)
         out, v = self.output(x_t, p, y)
-        return Prediction(self.parametrization.denoise(x_t, out, p), v)
+        return Prediction(within(self.parametrization.denoise(x_t, out, p), threshold), v)
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """x̂ at time t, () or (B,)."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from genlab.errors import GenlabError
 from genlab.gaussian.denoiser import Denoiser, Prediction
 from genlab.gaussian.path import GaussianPath
+from genlab.gaussian.thresholds import Threshold, within
 
 
 class Guidance(abc.ABC):
@@ -33,8 +34,10 @@ class Guidance(abc.ABC):
         """Raise GenlabError where a model of x of this shape, trained with this share of dropped labels, cannot be guided."""
 
     @abc.abstractmethod
-    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
-        """x̂ at time t, () or (B,), and v; without y nothing is guided."""
+    def predict(
+        self, x_t: Tensor, t: Tensor, y: Tensor | None = None, threshold: Threshold | None = None
+    ) -> Prediction:
+        """x̂ at time t, () or (B,), within the threshold, and v; without y nothing is guided."""
 
     def __call__(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """x̂ at time t, () or (B,)."""
@@ -90,12 +93,14 @@ class ClassifierFree(Guidance):
                 "dropped labels: train it with model.label_drop=0.1"
             )
 
-    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
+    def predict(
+        self, x_t: Tensor, t: Tensor, y: Tensor | None = None, threshold: Threshold | None = None
+    ) -> Prediction:
         p = self.path(t, x_t.ndim)
         level = p.sigma / p.alpha
         guided = (self.low < level) & (level <= self.high)
         if y is None or self.w == 0 or not guided.any():
-            return self.denoiser.predict(x_t, t, y)
+            return self.denoiser.predict(x_t, t, y, threshold)
         twice = self.path(torch.cat([t, t]) if t.ndim else t, x_t.ndim)
         none = torch.full_like(y, self.classes)
         both, v = self.denoiser.output(torch.cat([x_t, x_t]), twice, torch.cat([y, none]))
@@ -105,7 +110,7 @@ class ClassifierFree(Guidance):
             ratio = (_std(conditional) / _std(out)).reshape(-1, *[1] * (x_t.ndim - 1))
             out = out * (self.rescale * ratio + 1 - self.rescale)
         x_hat = self.denoiser.parametrization.denoise(x_t, out, p)
-        return Prediction(x_hat, None if v is None else v.chunk(2)[0])
+        return Prediction(within(x_hat, threshold), None if v is None else v.chunk(2)[0])
 
 
 def _std(x: Tensor) -> Tensor:
@@ -131,8 +136,9 @@ class Classifier(Guidance):
 
     Dhariwal & Nichol 2021, arXiv:2105.05233: the last is algorithm 2, for DDIM and every ODE. Algorithm 1 shifts the
     ancestral mean by sΣ∇ instead, Σ the variance of the step; this one shifts it by s(b²/a)∇, which with the large
-    variance Σ = b² is 1/a = 1/√(1 - β) as much, and with the small one σ_t²/(a σ_s²) as much. The denoiser may know
-    labels itself, or none. Where α = 0 nothing is shifted, x_t holding no label. Raises GenlabError for another path.
+    variance Σ = b² is 1/a = 1/√(1 - β) as much, and with the small one σ_t²/(a σ_s²) as much; with a learned Σ between
+    the two. A threshold is for x̂, and x̂' may leave it, as in the published code. The denoiser may know labels itself, or
+    none. Where α = 0 nothing is shifted, x_t holding no label. Raises GenlabError for another path.
     """
 
     def __init__(self, denoiser: Denoiser, classes: int, classifier: NoisyPosterior, scale: float):
@@ -164,8 +170,10 @@ class Classifier(Guidance):
                 f"{type(ours).__name__}, or other numbers): train one with the model's path"
             )
 
-    def predict(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Prediction:
-        x_hat, v = self.denoiser.predict(x_t, t, y if self.classes else None)
+    def predict(
+        self, x_t: Tensor, t: Tensor, y: Tensor | None = None, threshold: Threshold | None = None
+    ) -> Prediction:
+        x_hat, v = self.denoiser.predict(x_t, t, y if self.classes else None, threshold)
         if y is None or self.scale == 0:
             return Prediction(x_hat, v)
         p = self.path(t, x_t.ndim)

@@ -14,6 +14,11 @@ class Threshold(Protocol):
     def __call__(self, x_hat: Tensor) -> Tensor: ...
 
 
+def within(x_hat: Tensor, threshold: Threshold | None) -> Tensor:
+    """x̂ brought into range, if there is one."""
+    return x_hat if threshold is None else threshold(x_hat)
+
+
 class Clip:
     """x̂ between low and high, the range of images in model space (Ho et al. 2020, arXiv:2006.11239, its code)."""
 

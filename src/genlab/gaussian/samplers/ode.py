@@ -87,7 +87,8 @@ class Heun(OneStep):
 class ProbabilityFlow(Sampler):
     """dopri5 down to t_end at a tolerance, absolute and relative, then, if asked, x ← x̂ there.
 
-    Song et al. 2021, arXiv:2011.13456, section 4.3 and appendix D.1, 1e-5 and no denoising in its code. The solver
+    Song et al. 2021, arXiv:2011.13456, section 4.3 and appendix D.1; its code denoises by one reverse-diffusion step without
+    noise, which is x̂ on VE. The solver
     chooses its own steps, one size for the whole batch, so that a sample depends on its batch-mates as far as the
     tolerance lets it; `steps` is the number of states shown, and each but the last costs one evaluation more. Raises
     GenlabError where the tolerance is not reached within `most` evaluations.

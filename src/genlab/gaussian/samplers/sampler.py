@@ -69,8 +69,7 @@ class Sampler(abc.ABC):
 
     def predict(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, y: Tensor | None) -> Prediction:
         """x̂ at time t within the threshold, and v."""
-        x_hat, v = denoiser.predict(x_t, t, y)
-        return Prediction(x_hat if self.threshold is None else self.threshold(x_hat), v)
+        return denoiser.predict(x_t, t, y, self.threshold)
 
     def denoise(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         """x̂ at time t within the threshold."""
