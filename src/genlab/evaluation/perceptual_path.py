@@ -35,7 +35,7 @@ class PerceptualPath:
         lengths = torch.cat(parts)  # (n,)
         if not lengths.isfinite().all():
             raise GenlabError(f"{self.key}: the model's images give features that are nan or inf")
-        low, high = lengths.quantile(torch.tensor([0.01, 0.99], dtype=torch.float64))
+        low, high = (lengths.quantile(q, interpolation=how) for q, how in ((0.01, "lower"), (0.99, "higher")))
         kept = lengths[(low <= lengths) & (lengths <= high)]
         return {self.key: (kept.mean().item(), (kept.std() / len(kept) ** 0.5).item())}
 
