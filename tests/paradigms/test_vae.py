@@ -1,6 +1,7 @@
 """The linear-Gaussian VAE: p(x), the posterior and every gap between them are known."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -205,6 +206,15 @@ def test_active_units_are_those_whose_code_tells_of_x(build, x):
     torch.testing.assert_close(rates, exact.float())
     assert rates[1] == 0
     assert not vae._codes
+
+
+def test_an_objective_is_told_how_many_training_images_there_are(build):
+    objective = TotalCorrelation(1.0, 1.0, 1.0, None)
+    source = SimpleNamespace(split=lambda name: Batch(torch.zeros(37 if name == "train" else 5, 2), None))
+    vae = build(objective=objective)
+    vae.trainer = SimpleNamespace(datamodule=SimpleNamespace(source=source))
+    vae.setup("fit")
+    assert objective.images == 37
 
 
 @torch.no_grad()
