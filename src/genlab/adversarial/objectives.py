@@ -22,46 +22,40 @@ class Objective(abc.ABC):
     def generator(self, real: Tensor | None, fake: Tensor) -> Tensor: ...
 
 
-class Minimax(Objective):
-    """Critic: -log σ(D(x)) - log(1 - σ(D(G))); generator: log(1 - σ(D(G))), which saturates.
-
-    Goodfellow et al. 2014, arXiv:1406.2661, eq. 1.
-    """
+class Logistic(Objective, abc.ABC):
+    """Critic: -log σ(D(x)) - log(1 - σ(D(G))), best where D = log p/q."""
 
     undecided = 0.0
 
     def critic(self, real: Tensor, fake: Tensor) -> Tensor:
         return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+class Minimax(Logistic):
+    """Generator: log(1 - σ(D(G))), which saturates.
+
+    Goodfellow et al. 2014, arXiv:1406.2661, eq. 1.
+    """
 
     def generator(self, real: Tensor | None, fake: Tensor) -> Tensor:
         return -F.softplus(fake).mean()
 
 
-class NonSaturating(Objective):
-    """Critic: -log σ(D(x)) - log(1 - σ(D(G))); generator: -log σ(D(G)).
+class NonSaturating(Logistic):
+    """Generator: -log σ(D(G)).
 
     Goodfellow et al. 2014, arXiv:1406.2661, section 3.
     """
-
-    undecided = 0.0
-
-    def critic(self, real: Tensor, fake: Tensor) -> Tensor:
-        return F.softplus(-real).mean() + F.softplus(fake).mean()
 
     def generator(self, real: Tensor | None, fake: Tensor) -> Tensor:
         return F.softplus(-fake).mean()
 
 
-class ReverseKL(Objective):
-    """Critic: -log σ(D(x)) - log(1 - σ(D(G))); generator: -D(G), which is KL(q ‖ p) where the critic is best.
+class ReverseKL(Logistic):
+    """Generator: -D(G), which is KL(q ‖ p) where the critic is best.
 
     Sønderby et al. 2017, arXiv:1610.04490, section 3; with the reconstruction of noise it is VEEGAN's (arXiv:1705.07761).
     """
-
-    undecided = 0.0
-
-    def critic(self, real: Tensor, fake: Tensor) -> Tensor:
-        return F.softplus(-real).mean() + F.softplus(fake).mean()
 
     def generator(self, real: Tensor | None, fake: Tensor) -> Tensor:
         return -fake.mean()

@@ -51,9 +51,10 @@ class EMA(L.Callback):
                     trainer.strategy.shard(part)
             shadow.to(pl_module.device)
             self.averages.append((self.rules[name], [local(p.data) for p in shadow.parameters()]))
-            own = {id(b) for m in shadow.modules() if isinstance(m, _SpectralNorm) for b in m.buffers()}
+            normalized = [m for m in shadow.modules() if spectral(m)]
+            own = {id(b) for m in normalized for b in m.get_submodule("parametrizations.weight").buffers()}
             self.buffers += [pair for pair in zip(shadow.buffers(), buffers, strict=True) if id(pair[0]) not in own]
-            self.normalized += [m for m in shadow.modules() if spectral(m)]
+            self.normalized += normalized
 
     def on_train_batch_end(self, trainer: L.Trainer, module: GenerativeModule, *_: Any) -> None:  # pyright: ignore
         seen = module.images_seen + self.batch  # Budget, whose turn is next, counts this batch

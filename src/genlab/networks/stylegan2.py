@@ -149,7 +149,8 @@ class Generator(nn.Module):
 
     `noise` (B, `noises`) is what the layers add, of a sample's own as in the published code's metrics; without it they draw
     it in training, and in evaluation add numbers that are fixed with the initial weights, as that code does when it draws
-    single images, so that what becomes of a latent is a function of z and y. With a `truncation` w̄ + truncation · (w - w̄) stands for w, w̄ the running mean of training.
+    single images, so that what becomes of a latent is a function of z and y. With a `truncation` w̄ + truncation · (w - w̄)
+    stands for w, w̄ the running mean of training.
     """
 
     mean: Tensor

@@ -25,9 +25,10 @@ class GAN(GenerativeModule):
     samples for each image of the batch.
 
     The critic sees `packing` samples at once, side by side in channels (Lin et al. 2018, arXiv:1712.04086), after
-    `critic_augment`, and with `dequantize` data with noise over their cells, up to whose ends G(z) then reaches. Below `collapse`, the share of the data's
-    diversity that samples have, the log says so. A `sampler` draws z from elsewhere than N(0, I). Raises GenlabError for counts below 1, a penalty or an augmentation that the
-    objective or the data cannot use, packs of many labels, and data that are out of the generator's reach.
+    `critic_augment`, and with `dequantize` data with noise over their cells, to whose ends G(z) then reaches. Below
+    `collapse`, the share of the data's diversity that samples have, the log says so. A `sampler` draws z from elsewhere
+    than N(0, I). Raises GenlabError for counts below 1, a penalty or an augmentation that the objective or the data cannot
+    use, packs of many labels, and data that are out of the generator's reach.
     """
 
     averaged = ("generator",)
